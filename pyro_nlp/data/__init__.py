@@ -1,0 +1,44 @@
+"""Batches, vocabularies, corpora and their loading; imports nothing of pyro_nlp outside `data`."""
+
+from pyro_nlp.data.batches import BOS, EOS, PAD, UNK, Batch, CountBatch, TextBatch, VectorBatch
+from pyro_nlp.data.corpus import Corpus, CorpusError
+from pyro_nlp.data.docstrings import Docstrings
+from pyro_nlp.data.hub import HuggingFace
+from pyro_nlp.data.loading import plan, shard
+from pyro_nlp.data.ptb import PTB
+from pyro_nlp.data.splits import Split, TextSplit, VectorSplit
+from pyro_nlp.data.text import Sentence, TextCorpus
+from pyro_nlp.data.text_files import LabelledLines, TextFile
+from pyro_nlp.data.tokenise import detokenise
+from pyro_nlp.data.toy import Ring
+from pyro_nlp.data.treebanks import Treebank
+from pyro_nlp.data.vocabulary import Vocabulary
+
+__all__ = [
+    "BOS",
+    "EOS",
+    "PAD",
+    "PTB",
+    "UNK",
+    "Batch",
+    "Corpus",
+    "CorpusError",
+    "CountBatch",
+    "Docstrings",
+    "HuggingFace",
+    "LabelledLines",
+    "Ring",
+    "Sentence",
+    "Split",
+    "TextBatch",
+    "TextCorpus",
+    "TextFile",
+    "TextSplit",
+    "Treebank",
+    "VectorBatch",
+    "VectorSplit",
+    "Vocabulary",
+    "detokenise",
+    "plan",
+    "shard",
+]

@@ -1,0 +1,91 @@
+"""What a model sees of the corpus: one batch type per kind of observation (layer: data).
+
+A batch knows which documents it holds (`index`), how many the corpus has (`population`) and opens the
+plate that owns the scale between the two (`documents()`); models never compute N/B themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import pyro
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from pyro.poutine.subsample_messenger import SubsampleMessenger
+
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+"""Ids of the special symbols, the same in every vocabulary; padding holds a valid id and a false mask."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some documents of a corpus.
+
+    Attributes:
+        index: their positions in the split they come from, `[B]`.
+        population: how many documents that split has.
+    """
+
+    index: Tensor
+    population: int
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def documents(self) -> SubsampleMessenger:
+        """The plate over documents at dim -1: corpus size, subsampled to this batch (scale N/B)."""
+        return pyro.plate("documents", self.population, subsample=self.index, dim=-1)
+
+    @property
+    def scale(self) -> float:
+        """N/B, the factor that `documents()` puts on every site inside it."""
+        return self.population / len(self)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same documents with some fields changed."""
+        return replace(self, **changes)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch with every tensor on `device`."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in tensors.items() if isinstance(v, Tensor)})
+
+
+@dataclass(frozen=True)
+class TextBatch(Batch):
+    """Sentences, right-padded.
+
+    Attributes:
+        inputs: `<s> w_1 ... w_n`, what a decoder reads, `[B, T]`; word dropout corrupts these only.
+        targets: `w_1 ... w_n </s>`, what it is to predict and what encoders read, `[B, T]`.
+        mask: true at real positions of `targets`, `[B, T]`.
+        labels: class of each document, -1 where unknown, `[B]`; None when the corpus has none.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    mask: Tensor
+    labels: Tensor | None = None
+
+    @property
+    def lengths(self) -> Tensor:
+        """Real positions of each document, the end of sentence counted, `[B]`."""
+        return self.mask.sum(-1)
+
+
+@dataclass(frozen=True)
+class CountBatch(Batch):
+    """Bags of words: `counts[b, v]` occurrences of word v in document b, `[B, V]`."""
+
+    counts: Tensor
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class VectorBatch(Batch):
+    """Real vectors, for the toy models: `values` `[B, D]`."""
+
+    values: Tensor
