@@ -190,9 +190,7 @@ def summarise(text: str) -> tuple[str, str]:
     end = _END.search(first)
     summary = first[: end.end()] if end else first
     rest = [first[end.end() :].strip()] if end else []
-    rest += [
-        _line(p) for p in paragraphs[1:3] if "\n---" not in p and "\n===" not in p and not p.startswith(" ")
-    ]
+    rest += [_line(p) for p in paragraphs[1:3] if "\n---" not in p and "\n===" not in p and not p.startswith(" ")]
     prose = (p for p in rest if len(p) > 1 and not p.startswith((*_NOT_PROSE, ":")))
     return summary, next(prose, "")
 
@@ -223,8 +221,6 @@ def _write(cache: Path, found: list[Record]) -> None:
             stream.write(gzip.compress(text.encode(), compresslevel=3, mtime=0))
         os.replace(temporary, cache)
     except OSError as error:
-        warnings.warn(
-            f"{cache}: cannot keep the parsed docstrings ({error.strerror}); set PYRO_NLP_HOME", stacklevel=2
-        )
+        warnings.warn(f"{cache}: cannot keep the parsed docstrings ({error.strerror}); set PYRO_NLP_HOME", stacklevel=2)
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

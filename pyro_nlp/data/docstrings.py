@@ -28,9 +28,7 @@ class Docstrings(TextCorpus):
 
     def __init__(self, packages: list[str] | None = None, min_count: int = 3, max_length: int = 40):
         check_limits(min_count, None, max_length)
-        names = (
-            [STDLIB, *filter(installed, DISTRIBUTIONS)] if packages is None else list(dict.fromkeys(packages))
-        )
+        names = [STDLIB, *filter(installed, DISTRIBUTIONS)] if packages is None else list(dict.fromkeys(packages))
         if not names:
             raise CorpusError("packages is an empty list; name at least one, for instance stdlib")
         self.name = "docstrings"

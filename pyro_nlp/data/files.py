@@ -39,9 +39,7 @@ def locate(path: str) -> Path:
             f"give a path that exists, or set {VARIABLE} to the folder that holds {given.parts[0]!r}"
         )
     if not Path(data).is_dir():
-        raise CorpusError(
-            f"{VARIABLE} is set to {data}, which is not a folder; set it to the folder of the corpora"
-        )
+        raise CorpusError(f"{VARIABLE} is set to {data}, which is not a folder; set it to the folder of the corpora")
     if not (Path(data) / given).exists():
         raise CorpusError(
             f"{path}: neither in the working directory nor in {VARIABLE} ({data}); "

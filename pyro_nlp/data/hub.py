@@ -10,7 +10,7 @@ from pyro_nlp.data.files import CorpusError
 from pyro_nlp.data.store import SPLITS
 from pyro_nlp.data.text import TRAIN, Overlong, Sentence, TextCorpus, cut
 from pyro_nlp.data.text_files import SHARE
-from pyro_nlp.data.tokenise import Tokeniser, tokeniser
+from pyro_nlp.data.tokenise import Tokeniser, choose_tokeniser
 
 _CHUNK = 1000
 
@@ -51,19 +51,14 @@ class HuggingFace(TextCorpus):
         overlong: Overlong = "drop",
     ):
         dataset, self.versions = _load(name, config, data_files)
-        chosen = {
-            split: part for split, part in zip(SPLITS, (train, valid, test), strict=True) if part is not None
-        }
+        chosen = {split: part for split, part in zip(SPLITS, (train, valid, test), strict=True) if part is not None}
         for part in chosen.values():
             _check(name, dataset, part, text, label)
+        self.tokenise = choose_tokeniser(tokeniser)
         self.name = name.rpartition("/")[2]
-        self.reference = (
-            f"https://huggingface.co/datasets/{name}" if data_files is None else "the user's files"
-        )
+        self.reference = f"https://huggingface.co/datasets/{name}" if data_files is None else "the user's files"
         self.build(
-            _sentences(
-                name, {split: dataset[part] for split, part in chosen.items()}, text, label, tokeniser
-            ),
+            _sentences(name, {split: dataset[part] for split, part in chosen.items()}, text, label, tokeniser),
             min_count=min_count,
             max_size=max_size,
             max_length=max_length,
@@ -77,16 +72,13 @@ def _load(name: str, config: str | None, data_files: dict[str, str] | None) -> t
         datasets = importlib.import_module("datasets")
     except ImportError:
         raise CorpusError(
-            "the corpus HuggingFace needs the package datasets, which is not installed; "
-            "pip install 'pyro-nlp[hub]'"
+            "the corpus HuggingFace needs the package datasets, which is not installed; pip install 'pyro-nlp[hub]'"
         ) from None
     try:
         loaded = datasets.load_dataset(name, config, data_files=data_files)
     except Exception as error:  # the library raises many kinds; the user wants the reason in one line
         reason = " ".join(str(error).split())[:300]
-        raise CorpusError(
-            f"data set {name!r} could not be loaded: {type(error).__name__}: {reason}"
-        ) from error
+        raise CorpusError(f"data set {name!r} could not be loaded: {type(error).__name__}: {reason}") from error
     return loaded, {"datasets": datasets.__version__}
 
 
@@ -100,15 +92,12 @@ def _check(name: str, dataset: Any, part: str, text: str, label: str | None) -> 
         if column not in dataset[part].column_names:
             columns = ", ".join(dataset[part].column_names)
             raise CorpusError(
-                f"data set {name!r} has no column {column!r} (it has {columns}); "
-                f"give --corpus.text, --corpus.label"
+                f"data set {name!r} has no column {column!r} (it has {columns}); give --corpus.text, --corpus.label"
             )
 
 
-def _sentences(
-    name: str, parts: dict[str, Any], text: str, label: str | None, words: Tokeniser
-) -> Iterator[Sentence]:
-    split_words = tokeniser(words)
+def _sentences(name: str, parts: dict[str, Any], text: str, label: str | None, words: Tokeniser) -> Iterator[Sentence]:
+    split_words = choose_tokeniser(words)
     valid, test = (0.0 if split in parts else SHARE for split in ("valid", "test"))
     row = 0
     for split, part in parts.items():

@@ -12,9 +12,7 @@ JITTER = 0.05
 """Relative noise on lengths before sorting: neighbours differ between epochs, padding stays small."""
 
 
-def plan(
-    lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True
-) -> list[np.ndarray]:
+def plan(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True) -> list[np.ndarray]:
     """The batches of one epoch, as row numbers; each row occurs once.
 
     Sentences are sorted by a jittered length and cut into ceil(N / batch_size) consecutive parts whose sizes

@@ -20,9 +20,7 @@ class PTB(TextCorpus):
             directory and in PYRO_NLP_DATA.
     """
 
-    reference = (
-        "Mikolov et al. 2010, Recurrent neural network based language model; text of the LDC's Penn Treebank"
-    )
+    reference = "Mikolov et al. 2010, Recurrent neural network based language model; text of the LDC's Penn Treebank"
 
     def __init__(self, path: str | None = None):
         self.name = "ptb"

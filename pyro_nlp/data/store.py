@@ -65,9 +65,7 @@ class SplitWriter:
 
     def __init__(self, split: str, folder: Path | None, labelled: bool):
         names = _COLUMNS if labelled else {k: v for k, v in _COLUMNS.items() if k != "labels"}
-        self._columns = {
-            name: _Column(code, folder and folder / f"{split}.{name}") for name, code in names.items()
-        }
+        self._columns = {name: _Column(code, folder and folder / f"{split}.{name}") for name, code in names.items()}
         self._columns["offsets"].extend((0,))
         self.sentences = 0
 

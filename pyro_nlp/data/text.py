@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -27,6 +27,7 @@ from pyro_nlp.data.store import (
     read_meta,
     unwritable,
 )
+from pyro_nlp.data.tokenise import words
 from pyro_nlp.data.vocabulary import Vocabulary
 
 Overlong = Literal["error", "drop", "truncate"]
@@ -57,12 +58,17 @@ def cut(words: Sequence[str], valid: float = 0.1, test: float = 0.1) -> int:
 
 
 class TextCorpus(Corpus):
-    """A corpus of sentences; a concrete reader's constructor calls `build`."""
+    """A corpus of sentences; a concrete reader's constructor calls `build`.
+
+    Attributes:
+        tokenise: reads a user's sentence as this corpus was read.
+    """
 
     train: TextSplit
     valid: TextSplit
     test: TextSplit
     vocabulary: Vocabulary
+    tokenise: Callable[[str], list[str]] = staticmethod(words)
 
     @abstractmethod
     def __init__(self) -> None:
@@ -130,9 +136,7 @@ class TextCorpus(Corpus):
     ) -> tuple[list[str], list[str]]:
         """Write provisional ids; words and class names in the order of these."""
         words: defaultdict[str, int] = defaultdict(count().__next__)
-        classes: defaultdict[str, int] = defaultdict(
-            count(len(labels)).__next__, zip(labels, count(), strict=False)
-        )
+        classes: defaultdict[str, int] = defaultdict(count(len(labels)).__next__, zip(labels, count(), strict=False))
         self.dropped = self.truncated = 0
         with ExitStack() as stack:
             for writer in writers:

@@ -12,7 +12,7 @@ from typing import Any
 from pyro_nlp.data.files import CorpusError, home, locate, read_lines
 from pyro_nlp.data.store import SPLITS
 from pyro_nlp.data.text import TRAIN, Overlong, Sentence, TextCorpus, cut
-from pyro_nlp.data.tokenise import Tokeniser, tokeniser
+from pyro_nlp.data.tokenise import Tokeniser, choose_tokeniser
 
 MAP_ABOVE = 50_000_000
 """Bytes of text above which the tokens are memory-mapped."""
@@ -55,6 +55,7 @@ class TextFile(TextCorpus):
         encoding: str = "utf-8",
     ):
         files = _files(path, valid, test)
+        self.tokenise = choose_tokeniser(tokeniser)
         self.name = files["train"].stem
         options = [tokeniser, min_count, max_size, max_length, overlong, encoding]
         large = sum(file.stat().st_size for file in files.values()) > MAP_ABOVE
@@ -103,9 +104,8 @@ class LabelledLines(TextCorpus):
         encoding: str = "utf-8",
     ):
         if separator == "":
-            raise CorpusError(
-                "separator is empty; give the mark between label and text, or null for white space"
-            )
+            raise CorpusError("separator is empty; give the mark between label and text, or null for white space")
+        self.tokenise = choose_tokeniser(tokeniser)
         self.name = Path(train).name.replace("*", "").strip(".-_") or Path(train).parent.name
         self.build(
             _labelled({"train": train, "valid": valid, "test": test}, separator, tokeniser, encoding),
@@ -132,7 +132,7 @@ def _files(path: str, valid: str | None, test: str | None) -> dict[str, Path]:
 
 
 def _plain(files: dict[str, Path], name: Tokeniser, encoding: str) -> Iterator[Sentence]:
-    split_words = tokeniser(name)
+    split_words = choose_tokeniser(name)
     for split, file in files.items():
         for line, text in read_lines(file, encoding):
             if words := split_words(text):
@@ -150,7 +150,7 @@ def _place(split: str, words: list[str], given: dict[str, Any]) -> int:
 def _labelled(
     given: dict[str, str | None], separator: str | None, name: Tokeniser, encoding: str
 ) -> Iterator[Sentence]:
-    split_words = tokeniser(name)
+    split_words = choose_tokeniser(name)
     for split, path in given.items():
         for file, line, label, text in _labelled_lines(path, separator, encoding) if path else ():
             if words := split_words(text):
@@ -183,9 +183,7 @@ def _per_class(path: str) -> dict[str, Path]:
     pattern = Path(path)
     before, star, after = pattern.name.partition("*")
     if not star or "*" in after or "*" in str(pattern.parent):
-        raise CorpusError(
-            f"{path}: give one * in the last part of the path, where the name of the class stands"
-        )
+        raise CorpusError(f"{path}: give one * in the last part of the path, where the name of the class stands")
     folder = locate(str(pattern.parent))
     found = {
         file.name[len(before) : len(file.name) - len(after)]: file
@@ -196,9 +194,7 @@ def _per_class(path: str) -> dict[str, Path]:
         and len(file.name) > len(before) + len(after)
     }
     if not found:
-        raise CorpusError(
-            f"{folder / pattern.name}: no file has such a name; give a path such as sentiment.train.*"
-        )
+        raise CorpusError(f"{folder / pattern.name}: no file has such a name; give a path such as sentiment.train.*")
     return found
 
 

@@ -69,7 +69,7 @@ def whitespace(text: str) -> list[str]:
     return text.split()
 
 
-def tokeniser(name: Tokeniser) -> Callable[[str], list[str]]:
+def choose_tokeniser(name: Tokeniser) -> Callable[[str], list[str]]:
     """The function of that name."""
     known = {"words": words, "whitespace": whitespace}
     if name not in known:

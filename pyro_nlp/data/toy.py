@@ -24,9 +24,7 @@ class Ring(Corpus):
 
     def __init__(self, size: int = 2000, noise: float = 0.1, seed: int = 0):
         if size < 1 or not noise >= 0:
-            raise CorpusError(
-                f"size is {size} and noise is {noise}; size must be at least 1 and noise at least 0"
-            )
+            raise CorpusError(f"size is {size} and noise is {noise}; size must be at least 1 and noise at least 0")
         self.name = "ring"
         rng = np.random.default_rng(seed)
         self.train, self.valid, self.test = (_points(n, noise, rng) for n in (size, *[max(1, size // 5)] * 2))

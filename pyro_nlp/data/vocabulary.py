@@ -40,17 +40,13 @@ class Vocabulary:
         self._words = SPECIAL + ordinary
 
     @classmethod
-    def from_counts(
-        cls, counts: Mapping[str, int], min_count: int = 1, max_size: int | None = None
-    ) -> Vocabulary:
+    def from_counts(cls, counts: Mapping[str, int], min_count: int = 1, max_size: int | None = None) -> Vocabulary:
         """Words seen at least `min_count` times, by falling count and then alphabetically.
 
         `max_size` bounds `len(vocabulary)`, the special symbols counted.
         """
         if max_size is not None and max_size < len(SPECIAL):
-            raise ValueError(
-                f"max_size is {max_size}; the {len(SPECIAL)} special symbols alone need {len(SPECIAL)}"
-            )
+            raise ValueError(f"max_size is {max_size}; the {len(SPECIAL)} special symbols alone need {len(SPECIAL)}")
         kept = ((-n, word) for word, n in counts.items() if n >= min_count and word not in SPECIAL)
         words = [word for _, word in sorted(kept)]
         return cls(words if max_size is None else words[: max_size - len(SPECIAL)])

@@ -1,0 +1,53 @@
+"""A deterministic autoencoder of sentences: what a VAE is without its prior and its noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_nlp.data.batches import TextBatch
+from pyro_nlp.distributions import WordSequence
+from pyro_nlp.nn import Decoder, LSTMDecoder, write
+
+
+class SentenceAutoencoder(PyroModule):
+    """max_z prod_t p(x_t | x_<t, z)                          the AE of Bowman et al. 2016 (arXiv:1511.06349), section 2
+
+    z has a flat prior: its log-density is zero everywhere, so with a point guide the ELBO is the log-likelihood of
+    the reconstruction. Asked for prior samples it draws z from N(0, I), which nothing in training made
+    meaningful: that is the point of the comparison with `SentenceVAE`.
+
+    Sites    z  flat (a masked Normal), event [latent]
+             x  WordSequence, event [T], padding masked out
+    Plates   documents (dim -1)
+
+    Args:
+        vocabulary: number of words.
+        latent: size of z.
+        decoder: `decoder(vocabulary, latent)` gives the states.
+    """
+
+    plates = 1
+
+    def __init__(self, vocabulary: int, latent: int = 32, decoder: Callable[[int, int], Decoder] = LSTMDecoder) -> None:
+        super().__init__()
+        self.latent = latent
+        self.decoder = decoder(vocabulary, latent)
+        self.head = nn.Linear(self.decoder.width, vocabulary)
+        self.register_buffer("zero", torch.zeros(()))
+
+    def forward(self, batch: TextBatch) -> None:
+        with batch.documents():
+            z = pyro.sample("z", dist.Normal(self.zero, 1.0).expand([self.latent]).to_event(1).mask(False))
+            states = self.decoder(z, batch.inputs)
+            pyro.sample("x", WordSequence(states, self.head, batch.mask), obs=batch.targets)
+
+    def generate(self, latents: Mapping[str, Tensor], **options: Any) -> Tensor:
+        """Sentences from codes: `z` `[R, latent]` to ids `[R, L]`. Options: see `nn.write`."""
+        return write(self.decoder, self.head, latents["z"], **options)

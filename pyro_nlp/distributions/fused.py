@@ -1,0 +1,129 @@
+"""log p(target) under a softmax layer without ever holding all its logits (layer: distributions).
+
+A vocabulary layer is most of the cost of a small text model. Rows are taken in chunks that fit the cache;
+within a chunk the logits become probabilities, and the probabilities the gradient, in one buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_CHUNK_ELEMENTS = 2_500_000  # 10 MB of float32: larger buffers leave the cache, smaller ones starve the product
+_second_derivatives: ContextVar[bool] = ContextVar("second_derivatives", default=False)
+
+
+@contextmanager
+def second_derivatives() -> Iterator[None]:
+    """Within it `target_log_prob` is plain autograd: slower, and differentiable twice."""
+    token = _second_derivatives.set(True)
+    try:
+        yield
+    finally:
+        _second_derivatives.reset(token)
+
+
+def target_log_prob(states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    """`log softmax(states @ weight.T + bias)[targets]`, in float32.
+
+    Shapes: states `[R, D]`, weight `[V, D]`, bias `[V]` or None, targets `[R]`; result `[R]`.
+    Under autocast the products are taken in its type, everything else in float32.
+    """
+    if _second_derivatives.get():
+        logits = F.linear(states, weight, bias).float()
+        return F.log_softmax(logits, -1).gather(1, targets[:, None]).squeeze(1)
+    device = states.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        states, weight = states.to(dtype), weight.to(dtype)
+    return _TargetLogProb.apply(states, weight, bias, targets)
+
+
+class _TargetLogProb(torch.autograd.Function):
+    """Takes the gradients in its forward pass, for an upstream gradient of one in every row.
+
+    That is right up to a factor whenever all rows weigh the same, as in a mean loss. When they do not
+    (importance weights, enumeration) the backward pass goes through the chunks once more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        differentiate = any(ctx.needs_input_grad[:3])
+        log_prob, *gradients = _by_chunks(states, weight, bias, targets, None, differentiate)
+        if differentiate:
+            ctx.save_for_backward(states, weight, bias, targets)
+            ctx.gradients = gradients
+        return log_prob
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        states, weight, bias, targets = ctx.saved_tensors
+        gradients, ctx.gradients = ctx.gradients, None  # scaled in place, so good for one backward pass
+        if gradients is not None and bool((upstream == upstream[:1]).all()):
+            d_states, d_weight, d_bias = (g.mul_(upstream[0]) if len(upstream) else g for g in gradients)
+        else:
+            _, d_states, d_weight, d_bias = _by_chunks(states, weight, bias, targets, upstream, True)
+        d_bias = None if bias is None else d_bias.to(bias.dtype)
+        return d_states, d_weight.to(weight.dtype), d_bias, None
+
+
+def _by_chunks(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    upstream: Tensor | None,
+    differentiate: bool,
+) -> tuple[Tensor, ...]:
+    """log_prob `[R]` and, if asked, the gradients of sum(upstream * log_prob) for states, weight, bias."""
+    rows, vocabulary = len(states), len(weight)
+    parts = max(1, -(-rows * vocabulary // _CHUNK_ELEMENTS))
+    size = max(64, -(-rows // parts))  # equal chunks: a small last one would waste the product
+    logits_buffer = states.new_empty(min(size, rows), vocabulary)
+    same = states.dtype == torch.float32
+    float_buffer = logits_buffer if same else logits_buffer.new_empty(logits_buffer.shape, dtype=torch.float32)
+    offset = None if bias is None else bias.to(states.dtype)
+    log_prob = torch.empty(rows, device=states.device)
+    d_states = torch.empty_like(states) if differentiate else states.new_empty(0)
+    d_weight = weight.new_empty(weight.shape if differentiate else 0, dtype=torch.float32)
+    d_bias = weight.new_zeros(vocabulary if differentiate else 0, dtype=torch.float32)
+    if differentiate and not rows:
+        d_weight.zero_()
+
+    for start in range(0, rows, size):
+        chunk = slice(start, min(start + size, rows))
+        h, y = states[chunk], targets[chunk, None]
+        logits, p = logits_buffer[: len(h)], float_buffer[: len(h)]
+        if offset is None:
+            torch.mm(h, weight.t(), out=logits)
+        else:
+            torch.addmm(offset, h, weight.t(), out=logits)
+        if not same:
+            p.copy_(logits)
+        target, largest = p.gather(1, y), p.amax(1, keepdim=True)
+        total = p.sub_(largest).exp_().sum(1, keepdim=True)
+        log_prob[chunk] = (target - largest - total.log()).squeeze(1)
+        if not differentiate:
+            continue
+        # d log_prob / d logits = onehot(target) - softmax, each row times its upstream gradient
+        row_weight = torch.ones_like(total) if upstream is None else upstream[chunk, None]
+        g = p.mul_(-row_weight / total).scatter_add_(1, y, row_weight)
+        d_bias += g.sum(0)
+        if not same:
+            g = logits.copy_(g)
+        torch.mm(g, weight, out=d_states[chunk])
+        if same:
+            d_weight.addmm_(g.t(), h, beta=float(start > 0))  # the first product needs no zeros to add to
+        elif start == 0:
+            d_weight.copy_(g.t() @ h)
+        else:
+            d_weight += g.t() @ h
+    return log_prob, d_states, d_weight, d_bias

@@ -1,0 +1,47 @@
+"""One evaluation for all: likelihood, collapse, text, tables and pictures."""
+
+from pyro_nlp.evaluation.collapse import (
+    MutualInformation,
+    Posteriors,
+    active_units,
+    mutual_information,
+    posteriors,
+    shuffled_rise,
+)
+from pyro_nlp.evaluation.documents import NoDensityError
+from pyro_nlp.evaluation.likelihood import (
+    Difference,
+    ElboTerms,
+    Likelihood,
+    compare,
+    elbo_terms,
+    importance_nll,
+    perplexity,
+)
+from pyro_nlp.evaluation.report import Evaluation, evaluate
+from pyro_nlp.evaluation.texts import as_split, codes, impute, interpolate, reconstruct, sample_prior
+
+__all__ = [
+    "Difference",
+    "ElboTerms",
+    "Evaluation",
+    "Likelihood",
+    "MutualInformation",
+    "NoDensityError",
+    "Posteriors",
+    "active_units",
+    "as_split",
+    "codes",
+    "compare",
+    "elbo_terms",
+    "evaluate",
+    "importance_nll",
+    "impute",
+    "interpolate",
+    "mutual_information",
+    "perplexity",
+    "posteriors",
+    "reconstruct",
+    "sample_prior",
+    "shuffled_rise",
+]

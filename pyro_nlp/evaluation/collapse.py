@@ -1,0 +1,145 @@
+"""Whether the latent is used: active units, mutual information, what shuffling z costs (layer: evaluation)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pyro.distributions import Independent, Normal
+from torch import Tensor, nn
+
+from pyro_nlp.data.splits import Split
+from pyro_nlp.evaluation.documents import as_float64, batches, judging, per_document
+from pyro_nlp.evaluation.likelihood import Difference, compare
+from pyro_nlp.inference.terms import SiteTerms, terms
+
+
+@dataclass(frozen=True)
+class Posteriors:
+    """q(z | x) of every document of a split, one site.
+
+    Attributes:
+        mean: E_q[z], `[N, D]`.
+        scale: standard deviations of a diagonal Gaussian, `[N, D]`; None for other families.
+        draw: one draw per document, `[N, D]`.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray | None
+    draw: np.ndarray
+
+
+def posteriors(
+    model: nn.Module, guide: nn.Module, split: Split, *, seed: int = 0, batch_size: int = 128
+) -> dict[str, Posteriors]:
+    """The guide's answer for every document and vector-valued site, in corpus order."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    with judging(model, guide, seed):
+        for rows, batch_terms in per_document(model, guide, split, 1, batch_size):
+            for name, site in batch_terms.sites.items():
+                if len(site.q.event_shape) != 1:
+                    continue
+                parts = {"mean": site.q.mean[0], "draw": site.value[0]}
+                if _gaussian(site):
+                    parts["scale"] = site.q.stddev[0]
+                store = found.setdefault(name, {})
+                for part, value in parts.items():
+                    store.setdefault(part, np.zeros((len(split), value.shape[-1])))[rows] = as_float64(value)
+    return {name: Posteriors(p["mean"], p.get("scale"), p["draw"]) for name, p in found.items()}
+
+
+def _gaussian(site: SiteTerms) -> bool:
+    return isinstance(site.q, Independent) and isinstance(site.q.base_dist, Normal)
+
+
+def active_units(posterior: Posteriors, threshold: float = 0.01) -> int:
+    """Dimensions whose posterior mean varies between documents: Var_x(E_q[z]) > threshold (Burda et al. 2016)."""
+    return int((posterior.mean.var(0, ddof=1) > threshold).sum())
+
+
+@dataclass(frozen=True)
+class MutualInformation:
+    """I(x; z) under q, in nats.
+
+    Attributes:
+        whole: against the aggregate posterior of all N documents; cannot exceed `cap`.
+        cap: log N.
+        documents: N.
+        minibatch: the estimate of He et al. 2019, against the aggregate of minibatches of `minibatch_size`; its cap
+            is log of that size. Given for comparison with the literature only.
+        minibatch_size: documents in such a minibatch.
+    """
+
+    whole: float
+    cap: float
+    documents: int
+    minibatch: float
+    minibatch_size: int
+
+
+def mutual_information(
+    posterior: Posteriors, *, minibatch_size: int = 32, seed: int = 0, chunk: int = 512
+) -> MutualInformation | None:
+    """E[log q(z | x) - log q(z)] with q(z) = (1/N) sum_n q(z | x_n), by one draw per document.
+
+    None where q is not a diagonal Gaussian.
+
+    The minibatch form follows Hoffman and Johnson 2016 as coded by He et al. 2019: minus the entropy of q in closed
+    form, minus log q(z) of the draw against the documents of its own minibatch.
+    """
+    if posterior.scale is None:
+        return None
+    mean, scale, draw = (torch.from_numpy(a) for a in (posterior.mean, posterior.scale, posterior.draw))
+    count = len(mean)
+    own = (-0.5 * ((draw - mean) / scale).square() - scale.log()).sum(-1) - _half_log_2pi(mean.shape[1])
+    aggregate = torch.cat(
+        [_log_density(draw[i : i + chunk], mean, scale).logsumexp(-1) for i in range(0, count, chunk)]
+    )
+    whole = (own - aggregate).mean().item() + math.log(count)
+
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
+    estimates = []
+    for rows in order.split(minibatch_size):
+        negative_entropy = -(scale[rows].log() + 0.5).sum(-1).mean() - _half_log_2pi(mean.shape[1])
+        log_q = _log_density(draw[rows], mean[rows], scale[rows]).logsumexp(-1) - math.log(len(rows))
+        estimates.append((negative_entropy - log_q.mean()).item())
+    return MutualInformation(whole, math.log(count), count, float(np.mean(estimates)), min(minibatch_size, count))
+
+
+def _half_log_2pi(dimensions: int) -> float:
+    return 0.5 * dimensions * math.log(2 * math.pi)
+
+
+def _log_density(z: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """log N(z_i; mean_j, scale_j), `[i, j]`, as one matrix product in float64."""
+    precision = scale.square().reciprocal()
+    quadratic = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(-1)
+    return -0.5 * quadratic - scale.log().sum(-1) - _half_log_2pi(z.shape[1])
+
+
+def shuffled_rise(
+    model: nn.Module, guide: nn.Module, split: Split, *, seed: int = 0, batch_size: int = 64
+) -> Difference:
+    """How much worse documents are predicted from another document's z than from their own, in nats.
+
+    Near zero, the decoder does not listen to z. Paired per document, one draw of z each, shuffled over the whole split.
+    """
+    count = len(split)
+    own, others = np.zeros(count), np.zeros(count)
+    drawn: dict[str, Tensor] = {}
+    with judging(model, guide, seed):
+        for rows, found in per_document(model, guide, split, 1, batch_size):
+            own[rows] = as_float64(found.log_likelihood[0])
+            for name, site in found.sites.items():
+                store = drawn.setdefault(name, site.value.new_zeros(count, *site.value.shape[2:]))
+                store[torch.from_numpy(rows)] = site.value[0]
+        # a random cycle: nobody keeps their own
+        order = np.random.default_rng(seed).permutation(count)
+        partner = np.empty(count, np.int64)
+        partner[order] = np.roll(order, 1)
+        for rows, batch in batches(model, split, batch_size):
+            given = {name: value[torch.from_numpy(partner[rows])][None] for name, value in drawn.items()}
+            others[rows] = as_float64(terms(model, guide, batch, given=given).log_likelihood[0])
+    return compare(own, others)

@@ -1,0 +1,180 @@
+"""One evaluation for all: the table that every model, however trained, is judged by (layer: evaluation)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from torch import nn
+
+from pyro_nlp.data.splits import Split, TextSplit
+from pyro_nlp.evaluation.collapse import (
+    MutualInformation,
+    active_units,
+    mutual_information,
+    posteriors,
+    shuffled_rise,
+)
+from pyro_nlp.evaluation.documents import NoDensityError, Precision
+from pyro_nlp.evaluation.likelihood import Difference, Likelihood, elbo_terms, importance_nll, perplexity
+
+COLLAPSED_KL = 0.1
+"""Nats per document below which a latent is called collapsed, unless shuffling it costs something."""
+
+
+@dataclass(frozen=True)
+class Latent:
+    """How one latent site is used. KL and shuffled rise in nats per document; see `collapse` for the rest."""
+
+    kl: float
+    active_units: int
+    dimensions: int
+    mutual_information: MutualInformation | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of a model and guide on one split. All in nats per document unless said otherwise.
+
+    Attributes:
+        documents, tokens: size of the split; tokens count ends of sentence, 0 for data that are not text.
+        likelihood: exact or importance-weighted -log p(x) per document; None for a point guide ("no density").
+        negative_elbo: one-draw bound; None for a point guide.
+        reconstruction: -E_q[log p(x | z)].
+        perplexity: exp(total nats / total tokens).
+        shuffled_rise: what another document's z costs; None without latents.
+    """
+
+    documents: int
+    tokens: int
+    likelihood: Likelihood | None
+    negative_elbo: float | None
+    reconstruction: float
+    perplexity: float | None
+    shuffled_rise: Difference | None
+    latents: dict[str, Latent] = field(default_factory=dict)
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether a latent is there and nothing is in it."""
+        rise = self.shuffled_rise
+        ignored = rise is None or rise.mean < max(COLLAPSED_KL, 3 * rise.standard_error)
+        return bool(self.latents) and ignored and all(site.kl < COLLAPSED_KL for site in self.latents.values())
+
+    @property
+    def verdict(self) -> str:
+        """A sentence on the use of the latents, with its evidence."""
+        if not self.latents:
+            return "no latent variables"
+        kl = sum(site.kl for site in self.latents.values())
+        rise = (
+            "" if self.shuffled_rise is None else f", and another document's z costs {self.shuffled_rise.mean:.2f} nats"
+        )
+        if self.collapsed:
+            return f"collapsed: KL {kl:.3f} nats, {self._active()} units active{rise}"
+        if self.likelihood is None:
+            return f"a point per document, with no density{rise}"
+        return f"in use: KL {kl:.2f} nats, {self._active()} units active{rise}"
+
+    def _active(self) -> str:
+        sites = self.latents.values()
+        return f"{sum(s.active_units for s in sites)} of {sum(s.dimensions for s in sites)}"
+
+    def rows(self) -> dict[str, str]:
+        """Measure and value, as printed."""
+        rows = {"documents": f"{self.documents:,}"}
+        if self.tokens:
+            rows["tokens (ends of sentence counted)"] = f"{self.tokens:,}"
+        if self.likelihood is None:
+            rows["NLL"] = "no density (point guide)"
+        else:
+            how = "exact" if not self.likelihood.samples else f"{self.likelihood.samples} importance samples"
+            rows[f"NLL, {how}"] = f"{self.likelihood.mean:.2f} ± {self.likelihood.mean_standard_error:.2f}"
+        if self.negative_elbo is not None and self.latents:
+            rows["-ELBO, one draw"] = f"{self.negative_elbo:.2f}"
+        if self.perplexity is not None:
+            rows["perplexity"] = f"{self.perplexity:.2f}"
+        rows["reconstruction"] = f"{self.reconstruction:.2f}"
+        for name, site in self.latents.items():
+            rows[f"KL of {name}"] = f"{site.kl:.2f}"
+            rows[f"active units of {name}"] = f"{site.active_units} of {site.dimensions}"
+            mi = site.mutual_information
+            if mi is not None:
+                rows[f"mutual information of {name}, whole split"] = (
+                    f"{mi.whole:.2f} (N {mi.documents:,}, cap {mi.cap:.2f})"
+                )
+                rows["... inside minibatches, as He et al. 2019"] = (
+                    f"{mi.minibatch:.2f} (N {mi.minibatch_size}, cap {math.log(mi.minibatch_size):.2f})"
+                )
+        if self.shuffled_rise is not None:
+            rows["NLL rise under shuffled z"] = str(self.shuffled_rise)
+        rows["latents"] = self.verdict
+        return rows
+
+    def table(self, title: str = "") -> Table:
+        """The rows for a terminal."""
+        table = Table("measure", "value", title=title, title_justify="left")
+        for measure, value in self.rows().items():
+            table.add_row(measure, value)
+        return table
+
+    def as_dict(self) -> dict[str, Any]:
+        """Numbers for JSON; per-document arrays are left out."""
+        found = asdict(self)
+        if self.likelihood is not None:
+            found["likelihood"] = {
+                "nll": self.likelihood.mean,
+                "standard_error": self.likelihood.mean_standard_error,
+                "samples": self.likelihood.samples,
+            }
+        found["verdict"] = self.verdict
+        return found
+
+
+def evaluate(
+    model: nn.Module,
+    guide: nn.Module | None,
+    split: Split,
+    *,
+    samples: int = 500,
+    seed: int = 0,
+    precision: Precision = "float32",
+    batch_size: int = 32,
+) -> Evaluation:
+    """Judge a model and guide on a split; see `Evaluation` for what is measured.
+
+    Args:
+        model, guide: what is judged.
+        split: the documents.
+        samples: importance samples per document.
+        seed: of all draws.
+        precision: of the networks; bf16 is faster and right to about four digits.
+        batch_size: documents taken together.
+    """
+    terms = elbo_terms(model, guide, split, seed=seed, precision=precision)
+    try:
+        likelihood = importance_nll(model, guide, split, samples, seed=seed, precision=precision, batch_size=batch_size)
+    except NoDensityError:
+        likelihood = None
+    tokens = split.tokens if isinstance(split, TextSplit) else 0
+    latents, rise = {}, None
+    if guide is not None and terms.kl:
+        for name, posterior in posteriors(model, guide, split, seed=seed).items():
+            information = mutual_information(posterior, seed=seed)
+            latents[name] = Latent(
+                float(terms.kl[name].mean()), active_units(posterior), posterior.mean.shape[1], information
+            )
+        rise = shuffled_rise(model, guide, split, seed=seed)
+    return Evaluation(
+        documents=len(split),
+        tokens=tokens,
+        likelihood=likelihood,
+        negative_elbo=None if likelihood is None else float(-np.mean(terms.elbo)),
+        reconstruction=float(-terms.log_likelihood.mean()),
+        perplexity=perplexity(likelihood.nll, tokens) if likelihood is not None and tokens else None,
+        shuffled_rise=rise,
+        latents=latents,
+    )

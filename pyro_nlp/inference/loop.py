@@ -1,0 +1,284 @@
+"""One training loop for every model and strategy (layer: inference).
+
+The loop knows nothing of models: it moves batches through a compiled objective, steps torch optimisers, validates,
+and can be stopped and resumed after any step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pyro_nlp.data.batches import BOS, PAD, UNK, Batch, TextBatch
+from pyro_nlp.data.corpus import Corpus
+from pyro_nlp.data.loading import plan, shard
+from pyro_nlp.data.splits import Split
+from pyro_nlp.inference.schedules import at
+from pyro_nlp.inference.strategy import Objective
+from pyro_nlp.inference.terms import StructureError
+from pyro_nlp.inference.training import Training
+
+
+class NumericalError(ArithmeticError):
+    """Training met a number that is not finite; names site, step and batch."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop and saved its state first."""
+
+
+class Loop:
+    """The state of one training, and the steps that change it. Implements `updates.Engine`."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        corpus: Corpus,
+        training: Training,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.objective, self.corpus, self.training = objective, corpus, training
+        self.seed, self.rank, self.world = seed, rank, world
+        self.device = next(objective.parameters()).device
+        self.compute: Callable[[Batch], Tensor] = objective if world == 1 else DistributedDataParallel(objective)
+        self.parameters = [p for p in objective.parameters() if p.requires_grad]
+        own = {id(p) for p in objective.model.parameters()}
+        groups = {
+            "model": [p for p in self.parameters if id(p) in own],
+            "guide": [p for p in self.parameters if id(p) not in own],
+        }
+        self.optimizers = {k: training.optimizer.build(v) for k, v in groups.items() if v}
+        self.epoch, self.row, self.slowdown, self.stalled, self.decays = 0, 0, 1.0, 0, 0
+        self.best: dict[str, Any] | None = None
+        self.gradient_norm = math.nan
+        self.finished = False
+        self.order = self._order()
+        objective.steps_per_epoch = len(self.order)
+
+    # ---- what an Updates asks for -----------------------------------------------------------------------------
+
+    def gradients(self, batch: Batch) -> Tensor:
+        """Clear all gradients, take those of the loss on `batch`, clip them; the detached loss."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        with self.precision():
+            loss = self.compute(batch)
+        if not math.isfinite(loss.item()):
+            raise NumericalError(self._culprit(batch))
+        share = len(batch) * self.world / self._global_size if self.world > 1 else 1.0
+        (loss * share if share != 1.0 else loss).backward()
+        self._clip()
+        return loss.detach()
+
+    def apply(self, who: str = "both") -> None:
+        """Let the optimiser of `model`, `guide` or `both` step."""
+        rate = at(self.training.optimizer.learning_rate, int(self.objective.step), self.objective.steps_per_epoch)
+        for name, optimizer in self.optimizers.items():
+            if who in (name, "both"):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * self.slowdown
+                optimizer.step()
+
+    def draw(self) -> Batch:
+        """Another training batch, uniformly at random."""
+        return self._batch(self.order[int(torch.randint(len(self.order), ()))])
+
+    # ---- steps ------------------------------------------------------------------------------------------------
+
+    def steps(self) -> Iterator[tuple[Tensor, Batch]]:
+        """Train to the end of the epoch, giving the loss and batch of every step."""
+        self.objective.train()
+        while self.row < len(self.order):
+            batch = self._batch(self.order[self.row])
+            loss = self.objective.strategy.updates.step(self, batch)
+            self.objective.advance()
+            self.row += 1
+            yield loss, batch
+
+    def next_epoch(self) -> None:
+        """Turn to the next epoch's order."""
+        self.epoch, self.row = self.epoch + 1, 0
+        self.order = self._order()
+
+    def check_gradients(self) -> None:
+        """After the first step: a trainable parameter without gradient is a mistake in the model or the guide."""
+        missing = [n for n, p in self.objective.named_parameters() if p.requires_grad and p.grad is None]
+        if missing:
+            raise StructureError(
+                f"no gradient reaches {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}: "
+                "use them in forward, or freeze them with requires_grad_(False)"
+            )
+
+    def _order(self) -> list[np.ndarray]:
+        return plan(self.corpus.train.lengths, self.training.batch_size, seed=self.seed, epoch=self.epoch)
+
+    def _batch(self, rows: np.ndarray) -> Batch:
+        self._global_size = len(rows)
+        batch = self.corpus.train.batch(shard(rows, self.rank, self.world)).to(self.device)
+        rate = at(self.training.word_dropout, int(self.objective.step), self.objective.steps_per_epoch)
+        return drop_words(batch, rate) if rate and isinstance(batch, TextBatch) else batch
+
+    def _clip(self) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        self.gradient_norm = norm.item()
+        if not math.isfinite(self.gradient_norm):
+            bad = [
+                n for n, p in self.objective.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
+            ]
+            raise NumericalError(f"{self._where()}: the gradient of {', '.join(bad[:3])} is not finite")
+        if self.training.clip is not None and self.gradient_norm > self.training.clip:
+            torch._foreach_mul_(gradients, self.training.clip / (self.gradient_norm + 1e-6))
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Autocast to bf16 if asked."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+            yield
+
+    # ---- validation -------------------------------------------------------------------------------------------
+
+    def validate(self) -> dict[str, float]:
+        """The unweighted bound on the validation split, per document; always the same draws of the latents."""
+        with self.quietly():
+            torch.manual_seed(0)
+            return validation_bound(self.objective, self.corpus.valid, 4 * self.training.batch_size, self)
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Evaluation inside training: no gradient, no dropout, no trace left in the random stream."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad(), self.precision():
+            self.objective.eval()
+            try:
+                yield
+            finally:
+                self.objective.train()
+
+    def judge(self, loss: float) -> bool:
+        """Keep the best, act on a plateau; whether this is the best so far."""
+        if not math.isfinite(loss):
+            raise NumericalError(f"{self._where()}: the validation bound is not finite")
+        plateau = self.training.plateau
+        if self.best is None or loss < self.best["loss"]:
+            self.best = copy.deepcopy({"loss": loss, "step": int(self.objective.step), **self._parameters()})
+            self.stalled = 0
+            return True
+        if plateau is None or self.epoch < plateau.start:
+            return False
+        self.stalled += 1
+        if self.stalled > plateau.patience - 1:
+            if self.decays >= plateau.decays:
+                self.finished = True
+                return False
+            self.decays, self.stalled = self.decays + 1, 0
+            self.slowdown *= plateau.factor
+            self._load_parameters(self.best)
+        return False
+
+    # ---- state ------------------------------------------------------------------------------------------------
+
+    _COUNTERS = ("epoch", "row", "slowdown", "stalled", "decays", "finished")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            "counters": {name: getattr(self, name) for name in self._COUNTERS},
+            "seed": self.seed,
+            "fingerprint": self.corpus.fingerprint,
+            "step": int(self.objective.step),
+            "objective": self.objective.state_dict(),
+            "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            "best": self.best,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        if state["fingerprint"] != self.corpus.fingerprint:
+            raise StructureError(
+                f"the corpus has changed since the run began (fingerprint {self.corpus.fingerprint}, was "
+                f"{state['fingerprint']}): restore it, or begin a new run"
+            )
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+        self.objective.load_state_dict(state["objective"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"])
+        self.best = state["best"]
+        self.order = self._order()
+
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            "objective": self.objective.state_dict(),
+            "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
+        }
+
+    def _load_parameters(self, state: dict[str, Any]) -> None:
+        step = self.objective.step.clone()
+        self.objective.load_state_dict(state["objective"])
+        self.objective.load_state_dict({"step": step}, strict=False)  # schedules go on from where they are
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))
+
+    # ---- errors -----------------------------------------------------------------------------------------------
+
+    def _where(self) -> str:
+        return f"step {int(self.objective.step)} (epoch {self.epoch}, batch {self.row})"
+
+    def _culprit(self, batch: Batch) -> str:
+        bad = [n for n, p in self.objective.named_parameters() if not p.isfinite().all()]
+        if bad:
+            return f"{self._where()}: the loss is not finite because the parameter {bad[0]} is not"
+        with torch.no_grad(), self.precision(), pyro.validation_enabled(False):
+            terms = self.objective.terms(batch)
+        values = [(f"log-probability of '{n}'", v) for n, v in terms.observed.items()]
+        for name, site in terms.sites.items():
+            values += [(f"value of '{name}'", site.value.flatten(2).sum(-1)), (f"KL of '{name}'", site.kl)]
+        for what, value in sorted(values, key=lambda pair: "value" not in pair[0]):
+            rows = (~value.isfinite()).any(0).nonzero().flatten().tolist()
+            if rows:
+                documents = batch.index[rows[:5]].tolist() if len(value[0]) == len(batch) else "all"
+                return f"{self._where()}: the {what} is not finite for training documents {documents}"
+        return f"{self._where()}: the loss is not finite for training documents {batch.index[:5].tolist()} ..."
+
+
+def drop_words(batch: TextBatch, rate: float) -> TextBatch:
+    """Word dropout: each input word becomes `<unk>` with probability `rate`; targets stay (Bowman et al. 2016)."""
+    word = (batch.inputs != BOS) & (batch.inputs != PAD)
+    dropped = torch.rand(batch.inputs.shape, device=batch.inputs.device) < rate
+    return batch.replace(inputs=batch.inputs.masked_fill(word & dropped, UNK))
+
+
+def validation_bound(objective: Objective, split: Split, batch_size: int, loop: Loop) -> dict[str, float]:
+    """-ELBO, -log-likelihood and KL per document of a split: no weights, no shapes, one draw per document."""
+    sums: dict[str, float] = {"loss": 0.0, "reconstruction": 0.0}
+    for rows in plan(split.lengths, batch_size, seed=0, epoch=0, shuffle=False):
+        own = rows[loop.rank :: loop.world]
+        if not len(own):
+            continue
+        terms = objective.terms(split.batch(own).to(loop.device))
+        sums["reconstruction"] -= terms.log_likelihood.mean(0).sum().item()
+        for name, kl in terms.kl.items():
+            sums[f"kl.{name}"] = sums.get(f"kl.{name}", 0.0) + kl.mean(0).sum().item()
+    sums["loss"] = sum(sums.values())
+    if loop.world > 1:
+        totals = torch.tensor(list(sums.values()), dtype=torch.float64, device=loop.device)
+        torch.distributed.all_reduce(totals)
+        sums = dict(zip(sums, totals.tolist(), strict=True))
+    return {name: value / len(split) for name, value in sums.items()}

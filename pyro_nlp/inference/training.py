@@ -1,0 +1,129 @@
+"""How long, how fast and in what precision to train: values, no work (layer: inference)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from pyro_nlp.inference.schedules import Schedule
+
+
+class Optimizer(ABC):
+    """A torch optimiser to be built once the parameters exist."""
+
+    learning_rate: float | Schedule
+
+    @abstractmethod
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser; `fit` sets its learning rate before every step."""
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015) in PyTorch's fused form.
+
+    Args:
+        learning_rate: a number or a schedule.
+        beta1: decay of the mean of gradients.
+        beta2: decay of the mean of squared gradients.
+        weight_decay: L2 penalty.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            parameters, lr=1.0, betas=(self.beta1, self.beta2), weight_decay=self.weight_decay, fused=True
+        )
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+    Args:
+        learning_rate: a number or a schedule.
+        momentum: of the classical kind.
+        weight_decay: L2 penalty.
+    """
+
+    learning_rate: float | Schedule = 1.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=1.0, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Go back to the best and slow down when the validation bound stalls; stop after some times.
+
+    Args:
+        patience: epochs without a better bound before it acts.
+        factor: the learning rate is multiplied by this ...
+        decays: ... at most this often; the next stall ends training. 0 is plain early stopping.
+        start: epochs before which a stall does not count (while the KL weight still rises, say).
+    """
+
+    patience: int = 2
+    factor: float = 0.5
+    decays: int = 5
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training loop's settings.
+
+    Args:
+        epochs: passes over the training split at most.
+        batch_size: documents per step, over all processes.
+        optimizer: Adam or SGD.
+        clip: largest norm of the gradient of all parameters together; None does not clip.
+        word_dropout: probability that an input word of the decoder becomes `<unk>` (Bowman et al. 2016); a
+            schedule may change it.
+        plateau: what to do when the validation bound stalls; None trains all epochs and keeps the best.
+        precision: `float32`, or `bf16` for autocast with log-probabilities and KL in float32.
+        device: `auto`, `cpu`, `cuda` ...
+        log_every: steps between rows of metrics.jsonl.
+        checkpoint_minutes: longest time without a checkpoint; one is also written after every epoch and on Ctrl-C.
+    """
+
+    epochs: int = 20
+    batch_size: int = 32
+    optimizer: Optimizer = Adam()
+    clip: float | None = 5.0
+    word_dropout: float | Schedule = 0.0
+    plateau: Plateau | None = Plateau()
+    precision: Literal["float32", "bf16"] = "float32"
+    device: str = "auto"
+    log_every: int = 50
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.log_every < 1:
+            raise ValueError("Training: epochs, batch_size and log_every must be at least 1")
+        if self.precision not in ("float32", "bf16"):
+            raise ValueError(f"Training: precision is 'float32' or 'bf16', not {self.precision!r}")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device {name!r} is not known: use auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for and PyTorch finds none: use --training.device cpu")
+    return device

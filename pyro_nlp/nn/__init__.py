@@ -1,0 +1,19 @@
+"""Networks: encoders, decoders, and writing with them. All take any left batch dimensions."""
+
+from pyro_nlp.nn.decoders import Decoder, GRUDecoder, InputlessDecoder, LSTMDecoder
+from pyro_nlp.nn.encoders import Encoder, GaussianHead, GRUEncoder, LSTMEncoder, pool
+from pyro_nlp.nn.writing import BLANK, write
+
+__all__ = [
+    "BLANK",
+    "Decoder",
+    "Encoder",
+    "GRUDecoder",
+    "GRUEncoder",
+    "GaussianHead",
+    "InputlessDecoder",
+    "LSTMDecoder",
+    "LSTMEncoder",
+    "pool",
+    "write",
+]

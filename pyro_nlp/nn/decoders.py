@@ -1,0 +1,144 @@
+"""Networks that read a sentence shifted by one, and a code, and say what they expect next (layer: nn).
+
+A decoder is built as `factory(vocabulary, latent)`; everything else about it is configuration. `latent` may be
+0: then it is a language model. All take any left batch dimensions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_nlp.nn.words import word_vectors
+
+State = tuple[Tensor, ...]
+"""What a decoder remembers between two words; every tensor is `[rows, ...]`, so that a beam can be reordered."""
+
+
+class Decoder(nn.Module, ABC):
+    """states_t = f(z, x_<t).
+
+    Attributes:
+        width: size of a state, D.
+    """
+
+    width: int
+
+    def __init__(self, vocabulary: int, latent: int) -> None:
+        super().__init__()
+        self.vocabulary, self.latent = vocabulary, latent
+
+    @abstractmethod
+    def forward(self, z: Tensor, inputs: Tensor) -> Tensor:
+        """Teacher-forced states: z `[..., B, latent]`, inputs (ids, `<s>` first) `[..., B, T]` to `[..., B, T, D]`."""
+
+    def start(self, z: Tensor) -> State:
+        """The state before the first word; z `[rows, latent]`."""
+        return z, z.new_zeros(len(z), 0, dtype=torch.long)
+
+    def step(self, state: State, words: Tensor) -> tuple[Tensor, State]:
+        """Read one word in every row: words `[rows]` to the hidden `[rows, D]` and the next state.
+
+        This default reads the whole prefix again, which is right for every decoder; recurrent ones do better.
+        """
+        z, prefix = state
+        prefix = torch.cat([prefix, words[:, None]], 1)
+        return self(z, prefix)[:, -1], (z, prefix)
+
+
+class LSTMDecoder(Decoder):
+    """An LSTM with z as its initial state and beside every input (Bowman et al. 2016; He et al. 2019).
+
+    c_0 = W z, h_0 = tanh(W z).
+
+    Args:
+        vocabulary: number of words, V.
+        latent: size of z; 0 for a language model.
+        embedding: size of the word vectors.
+        width: size of a state, D.
+        layers: recurrent layers; z initialises all of them.
+        input_dropout: rate on word vectors.
+        output_dropout: rate on states.
+    """
+
+    cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM
+
+    def __init__(
+        self,
+        vocabulary: int,
+        latent: int,
+        embedding: int = 256,
+        width: int = 256,
+        layers: int = 1,
+        input_dropout: float = 0.0,
+        output_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(vocabulary, latent)
+        self.width, self.layers = width, layers
+        self.words = word_vectors(vocabulary, embedding)
+        self.network = self.cell(embedding + latent, width, layers, batch_first=True)
+        self.initial = nn.Linear(latent, layers * width, bias=False) if latent else None
+        self.input_dropout, self.output_dropout = nn.Dropout(input_dropout), nn.Dropout(output_dropout)
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """Word vectors of `inputs` `[..., T]`, `[..., T, embedding]`."""
+        return self.words(inputs)
+
+    def forward(self, z: Tensor, inputs: Tensor) -> Tensor:
+        left = torch.broadcast_shapes(z.shape[:-1], inputs.shape[:-1])
+        rows, length = left.numel(), inputs.shape[-1]
+        words = self.input_dropout(self.embed(inputs)).expand(*left, -1, -1).reshape(rows, length, -1)
+        code = z.expand(*left, -1).reshape(rows, -1)
+        hidden, _ = self._read(words, code, self._initial_state(code))
+        return self.output_dropout(hidden).view(*left, length, self.width)
+
+    def start(self, z: Tensor) -> State:
+        return z, *(h.transpose(0, 1) for h in self._initial_state(z))
+
+    def step(self, state: State, words: Tensor) -> tuple[Tensor, State]:
+        z, *memory = state
+        vectors = self.input_dropout(self.embed(words[:, None]))
+        hidden, memory = self._read(vectors, z, [h.transpose(0, 1).contiguous() for h in memory])
+        return self.output_dropout(hidden[:, 0]), (z, *(h.transpose(0, 1) for h in memory))
+
+    def _initial_state(self, z: Tensor) -> list[Tensor]:
+        """`[layers, rows, width]`: (h, c) of an LSTM, (h,) of a GRU."""
+        if self.initial is None:
+            h = c = z.new_zeros(self.layers, len(z), self.width)
+        else:
+            c = self.initial(z).view(-1, self.layers, self.width).transpose(0, 1).contiguous()
+            h = c.tanh()
+        return [h, c] if isinstance(self.network, nn.LSTM) else [h]
+
+    def _read(self, words: Tensor, z: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if self.latent:
+            words = torch.cat([words, z[:, None].to(words.dtype).expand(-1, words.shape[1], -1)], -1)
+        if isinstance(self.network, nn.LSTM):
+            hidden, last = self.network(words, (memory[0], memory[1]))
+            return hidden, list(last)
+        hidden, last = self.network(words, memory[0])
+        return hidden, [last]
+
+
+class GRUDecoder(LSTMDecoder):
+    """The same with a GRU: h_0 = tanh(W z). Same arguments as `LSTMDecoder`."""
+
+    cell = nn.GRU
+
+
+class InputlessDecoder(LSTMDecoder):
+    """An LSTM that sees z and the number of words so far, never the words (Bowman et al. 2016, section 4.1).
+
+    Every bit about the sentence has to come through z: the strongest cure of posterior collapse, and the
+    dearest in likelihood. Same arguments as `LSTMDecoder`.
+    """
+
+    def __init__(self, vocabulary: int, latent: int, embedding: int = 256, **options: Any) -> None:
+        super().__init__(vocabulary, latent, embedding, **options)
+        self.words = word_vectors(1, embedding)  # one vector in place of every word
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        return self.words(torch.zeros_like(inputs))

@@ -1,0 +1,122 @@
+"""jsonargparse's many-line errors as one line with the path and the near match (layer: recipe)."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be read; one line that names the key and the cure."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def explain(error: BaseException, parser: ArgumentParser) -> str:
+    """One line: where, what was found, what was expected, the near match."""
+    text = str(error)
+    where = ".".join(key for key in re.findall(r'Parser key "([^"]+)"', text) if key)
+    if found := re.search(r"unrecognized arguments: (\S+)", text):
+        flag = found[1].lstrip("-").split("=")[0]
+        return f"there is no option '--{flag}'{suggest(flag, _keys(parser))}"
+    if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", text):
+        known = {k.rpartition(".")[2] for k in _keys(parser) if k.startswith(f"{found[1]}.")}
+        return f"'{found[1]}.{found[2]}': {found[1]} takes no '{found[2]}'{suggest(found[2], known)}"
+    if found := re.search(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)", text):
+        key, holder = found[1].split(".init_args")[0], _holder(text)
+        leaf, place = key.rpartition(".")[2], holder.rpartition(".")[2] if holder else "a recipe"
+        known = _parameters(holder) if holder else set()
+        return f"'{'.'.join(p for p in (where, key) if p)}': {place} takes no '{leaf}'{suggest(leaf, known)}"
+    if found := re.search(
+        r"(?:Expected a dot import path string|Import path|Unexpected import path format)[: ]+([\w.]+)",
+        text,
+    ):
+        return _class(found[1], where, text)
+    if found := re.search(r"Problem with given class_path '([^']+)':\s*\n?\s*(.+)", text):
+        return f"'{where}': {' '.join(found[2].split())}"
+    reasons = [line.strip(" -") for line in text.splitlines() if "Expected" in line and "NoneType" not in line]
+    found_text = reasons[-1] if reasons else " ".join(text.split())
+    return f"'{where}': {found_text}" if where else found_text
+
+
+def _class(name: str, where: str, text: str) -> str:
+    short = name.rpartition(".")[2]
+    classes = _classes()
+    if short in classes:
+        kind = _kind(classes[short])
+        return f"'{where}': {short} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}, which cannot stand here"
+    return f"'{where}': there is no class '{name}'{suggest(short, classes)}"
+
+
+def _kind(found: type) -> str:
+    from pyro_nlp.data.corpus import Corpus
+    from pyro_nlp.inference import Bound, Estimator, Optimizer, Schedule, Shape, Updates
+    from pyro_nlp.nn import Decoder, Encoder
+
+    kinds: dict[Any, str] = {
+        Corpus: "corpus",
+        Bound: "bound",
+        Estimator: "estimator",
+        Optimizer: "optimiser",
+        Schedule: "schedule",
+        Shape: "KL shape",
+        Updates: "kind of updates",
+        Decoder: "decoder",
+        Encoder: "encoder",
+    }
+    for base, kind in kinds.items():
+        if issubclass(found, base):
+            return kind
+    return "guide" if ".guides." in found.__module__ else "model"
+
+
+def _classes() -> dict[str, type]:
+    """Every public class of the zoo by short name."""
+    import pkgutil
+
+    import pyro_nlp.guides
+    import pyro_nlp.models
+
+    modules = [importlib.import_module(f"pyro_nlp.{name}") for name in ("data", "nn", "inference")]
+    for package in (pyro_nlp.models, pyro_nlp.guides, importlib.import_module("pyro_nlp.data")):
+        modules += [
+            importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)
+        ]
+    return {
+        name: found
+        for module in modules
+        for name, found in vars(module).items()
+        if isinstance(found, type) and found.__module__.startswith("pyro_nlp") and not name.startswith("_")
+    }
+
+
+def _holder(text: str) -> str | None:
+    """The innermost class whose arguments jsonargparse was reading."""
+    found = re.findall(r"class_path[ =]'([^']+)'", text.split("Given value:")[0])
+    return found[-1] if found else None
+
+
+def _parameters(class_path: str) -> set[str]:
+    module, _, name = class_path.rpartition(".")
+    if not module:
+        return set()
+    return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+
+
+def _keys(parser: ArgumentParser) -> set[str]:
+    keys = {action.dest for action in parser._actions if action.dest}
+    for section, found in (("model", "models"), ("guide", "guides")):
+        for name, value in _classes().items():
+            if f".{found}." in value.__module__:
+                keys |= {f"{section}.{p}" for p in _parameters(f"{value.__module__}.{name}")}
+    return keys
