@@ -29,14 +29,17 @@ STAMP = VENV / "pyro-nlp.json"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 INPUTS = ("setup.cfg", "pyproject.toml", "constraints.txt")
 BENCHMARKS = ("overhead", "evaluation", "ptb")
+# pyro_nlp's own page shows the public names alone, so that its parts are named here
+PARTS = ("data", "distributions", "nn", "inference", "evaluation", "models", "guides", "recipe", "cli")
+DOCUMENTED = ["pyro_nlp", *(f"pyro_nlp.{part}" for part in PARTS)]
 
 JOBS = {
-    "demo": [["benchmarks/demo.py"]],
+    "demo": [["-m", "benchmarks.demo"]],
     "test": [["-m", "pytest"]],
     "test-all": [["-m", "pytest", "-m", ""]],
     "lint": [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "mypy"]],
-    "bench": [*([f"benchmarks/{name}.py"] for name in BENCHMARKS), ["benchmarks/render.py"]],
-    "docs": [["-m", "pdoc", "--docformat", "google", "--math", "-o", "docs/build", "pyro_nlp"]],
+    "bench": [["-m", f"benchmarks.{name}"] for name in (*BENCHMARKS, "render")],
+    "docs": [["-m", "pdoc", "--docformat", "google", "--math", "-o", "docs/build", *DOCUMENTED]],
     "env": [],
 }
 """Each job is a list of command lines for the Python of the environment."""
@@ -53,7 +56,7 @@ def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def require(step: subprocess.CompletedProcess[str], what: str) -> None:
     if step.returncode:
-        sys.exit(f"{step.stdout}\n[bootstrap] {what} failed, as said above; the next call starts afresh")
+        sys.exit(f"{step.stdout}\n[bootstrap] {what} failed, for the reason above")
 
 
 def torch_build() -> str:
@@ -79,15 +82,28 @@ def install_torch(build: str) -> None:
         # Without dependencies, which come from constraints.txt: PyTorch's index holds other versions of them.
         wheel = ["--no-deps", f"torch=={version}+cpu"]
         say(f"torch {version}, CPU build (about 200 MB), from the configured index ...")
-        if pip(*wheel).returncode == 0:
-            return
-        say(f"  not there; from PyTorch's public CPU index ({CPU_INDEX}) ...")
-        if pip("--retries", "2", "--index-url", CPU_INDEX, *wheel).returncode == 0:
-            return
-        say("  not there either; WARNING: the plain wheel follows, several GB with its CUDA libraries ...")
+        for index in ([], ["--retries", "2", "--index-url", CPU_INDEX]):
+            if index:
+                say(f"torch {version}, CPU build, from PyTorch's public index {CPU_INDEX} ...")
+            step = pip(*index, *wheel)
+            if step.returncode == 0:
+                return
+            say("  " + (step.stdout.strip().splitlines() or ["pip failed"])[-1])
+        say(f"WARNING: torch {version}, the plain wheel: several GB with its CUDA libraries ...")
     else:
         say(f"torch {version}, the plain wheel (on Linux with CUDA, several GB) ...")
     require(pip("-c", "constraints.txt", f"torch=={version}"), "installing torch")
+
+
+def install_project(extras: str) -> None:
+    """Editable, with the build requirements in `.venv`: a later call then asks the network for nothing."""
+    import tomllib  # not at the top, which an older Python reads
+
+    say(f"pyro-nlp[{extras}] and the rest of constraints.txt ...")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    require(pip(*project["build-system"]["requires"]), "installing what builds it")
+    editable = ("--no-build-isolation", "-c", "constraints.txt", "-e", f".[{extras}]")
+    require(pip(*editable), "installing the requirements")
 
 
 def make_venv() -> None:
@@ -118,12 +134,12 @@ def prepare() -> None:
     if intact and stamp.get("files") == files:
         return
     started = time.monotonic()
-    STAMP.unlink(missing_ok=True)  # an interrupted call leaves no stamp, and so is made afresh
     if not intact:
         make_venv()
+    # Without the files: an interrupted call is taken up by the next one, or made afresh if too little is there.
+    STAMP.write_text(json.dumps({"base": base}), encoding="utf-8")
     install_torch(build)
-    say("pyro-nlp and the rest of constraints.txt ...")
-    require(pip("-c", "constraints.txt", "-e", ".[test,dev]"), "installing the requirements")
+    install_project("test,dev")
     STAMP.write_text(json.dumps({"base": base, "files": files}), encoding="utf-8")
     say(f"ready after {time.monotonic() - started:.0f} s")
 
@@ -145,8 +161,7 @@ def main(arguments: list[str]) -> int:
     job, *extra = arguments
     prepare()
     if job == "docs" and not finds("pdoc"):
-        say("pdoc ...")
-        require(pip("-c", "constraints.txt", "-e", ".[docs]"), "installing pdoc")
+        install_project("docs")
     if job == "env":
         print(PYTHON)
     failed = 0

@@ -392,7 +392,7 @@ def _printed_config(options: argparse.Namespace, overrides: Sequence[str]) -> bo
     if options.recipe is None:
         raise RecipeError("--print_config wants a RECIPE")
     _, config, _, made = recipes.read(options.recipe, overrides)
-    print(yaml.safe_dump(yaml.safe_load(made.dump(config, skip_none=False)), sort_keys=False), end="")
+    print(yaml.safe_dump(yaml.safe_load(made.dump(config, skip_unset=False)), sort_keys=False), end="")
     return True
 
 

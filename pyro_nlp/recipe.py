@@ -229,7 +229,7 @@ def _own_file(overrides: Sequence[str]) -> list[str]:
 
 
 def _resolved(config: Namespace, made: ArgumentParser, corpus: Corpus, stated: dict[str, int], name: str) -> str:
-    content = yaml.safe_load(made.dump(config, skip_none=False))
+    content = yaml.safe_load(made.dump(config, skip_unset=False))
     for section in ("model", "guide"):
         entry = content.get(section)
         if not entry:

@@ -1,4 +1,4 @@
-"""For every test: one seed, no global left changed, no cache of the user's, a loud word for what was skipped."""
+"""For every test: one seed, no global left changed, no cache of the user's, loud about what is skipped."""
 
 from __future__ import annotations
 

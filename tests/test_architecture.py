@@ -103,10 +103,12 @@ def test_no_module_imports_the_zoo_by_its_folder() -> None:
 
 @pytest.mark.parametrize("folder", ["models", "guides"])
 def test_the_folders_of_the_zoo_are_flat_and_one_link_away(folder: str) -> None:
-    link = ROOT / "pyro_nlp" / folder
-    assert link.resolve() == (ROOT / folder).resolve()
     below = [path for path in (ROOT / folder).iterdir() if path.is_dir() and path.name != "__pycache__"]
     assert not below
+    link = ROOT / "pyro_nlp" / folder
+    if link.is_file():
+        pytest.skip("git checked the links out as files, as on Windows")
+    assert link.resolve() == (ROOT / folder).resolve()
 
 
 def test_importing_the_package_changes_one_pyro_setting_and_nothing_else() -> None:

@@ -83,9 +83,7 @@ def test_an_installed_wheel_gives_models_guides_recipes_and_the_command(wheel: P
         }))
     """
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=elsewhere, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["version"] == pyro_nlp.__version__

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CHUNK_ELEMENTS = 2_500_000  # 10 MB of float32: larger buffers leave the cache, smaller ones starve the product
+_ROUNDING = 32  # rows
 _second_derivatives: ContextVar[bool] = ContextVar("second_derivatives", default=False)
 
 
@@ -31,19 +32,26 @@ def second_derivatives() -> Iterator[None]:
 
 
 def target_log_prob(states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-    """`log softmax(states @ weight.T + bias)[targets]`, in float32.
+    """`log softmax(states @ weight.T + bias)[targets]`, in float32 (float64 if the states are).
 
     Shapes: states `[R, D]`, weight `[V, D]`, bias `[V]` or None, targets `[R]`; result `[R]`.
     Under autocast the products are taken in its type, everything else in float32.
     """
     if _second_derivatives.get():
-        logits = F.linear(states, weight, bias).float()
+        logits = F.linear(states, weight, bias)
+        logits = logits.to(_accumulator(logits.dtype))
         return F.log_softmax(logits, -1).gather(1, targets[:, None]).squeeze(1)
     device = states.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         states, weight = states.to(dtype), weight.to(dtype)
+    if not torch.is_grad_enabled():  # needs_input_grad does not know of no_grad
+        return _by_chunks(states, weight, bias, targets, None, False)[0]
     return _TargetLogProb.apply(states, weight, bias, targets)
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 class _TargetLogProb(torch.autograd.Function):
@@ -85,23 +93,32 @@ def _by_chunks(
 ) -> tuple[Tensor, ...]:
     """log_prob `[R]` and, if asked, the gradients of sum(upstream * log_prob) for states, weight, bias."""
     rows, vocabulary = len(states), len(weight)
-    parts = max(1, -(-rows * vocabulary // _CHUNK_ELEMENTS))
-    size = max(64, -(-rows // parts))  # equal chunks: a small last one would waste the product
-    logits_buffer = states.new_empty(min(size, rows), vocabulary)
-    same = states.dtype == torch.float32
-    float_buffer = logits_buffer if same else logits_buffer.new_empty(logits_buffer.shape, dtype=torch.float32)
+    full = _accumulator(states.dtype)
+    same = states.dtype == full
+    parts = max(1, min(-(-rows * vocabulary // _CHUNK_ELEMENTS), -(-rows // 64)))
+    size = -(-rows // parts)  # equal chunks: a small last one would waste the product
+    if not same:
+        # low-precision products are compiled for each shape they meet: let them meet few
+        size = -(-size // _ROUNDING) * _ROUNDING
+    padding = parts * size - rows
+    row_weight = states.new_ones(rows, dtype=full) if upstream is None else upstream
+    states, targets = F.pad(states, (0, 0, 0, padding)), F.pad(targets, (0, padding))
+    row_weight = F.pad(row_weight, (0, padding))[:, None]
+
+    logits_buffer = states.new_empty(size, vocabulary)
+    float_buffer = logits_buffer if same else torch.empty_like(logits_buffer, dtype=full)
     offset = None if bias is None else bias.to(states.dtype)
-    log_prob = torch.empty(rows, device=states.device)
+    log_prob = torch.empty(len(states), dtype=full, device=states.device)
     d_states = torch.empty_like(states) if differentiate else states.new_empty(0)
-    d_weight = weight.new_empty(weight.shape if differentiate else 0, dtype=torch.float32)
-    d_bias = weight.new_zeros(vocabulary if differentiate else 0, dtype=torch.float32)
+    d_weight = weight.new_empty(weight.shape if differentiate else 0, dtype=full)
+    d_bias = weight.new_zeros(vocabulary if differentiate else 0, dtype=full)
     if differentiate and not rows:
         d_weight.zero_()
 
-    for start in range(0, rows, size):
-        chunk = slice(start, min(start + size, rows))
+    for start in range(0, len(states), max(size, 1)):
+        chunk = slice(start, start + size)
         h, y = states[chunk], targets[chunk, None]
-        logits, p = logits_buffer[: len(h)], float_buffer[: len(h)]
+        logits, p = logits_buffer, float_buffer
         if offset is None:
             torch.mm(h, weight.t(), out=logits)
         else:
@@ -114,8 +131,7 @@ def _by_chunks(
         if not differentiate:
             continue
         # d log_prob / d logits = onehot(target) - softmax, each row times its upstream gradient
-        row_weight = torch.ones_like(total) if upstream is None else upstream[chunk, None]
-        g = p.mul_(-row_weight / total).scatter_add_(1, y, row_weight)
+        g = p.mul_(-row_weight[chunk] / total).scatter_add_(1, y, row_weight[chunk])
         d_bias += g.sum(0)
         if not same:
             g = logits.copy_(g)
@@ -126,4 +142,4 @@ def _by_chunks(
             d_weight.copy_(g.t() @ h)
         else:
             d_weight += g.t() @ h
-    return log_prob, d_states, d_weight, d_bias
+    return log_prob[:rows], d_states[:rows], d_weight, d_bias

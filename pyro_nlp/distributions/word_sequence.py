@@ -49,9 +49,10 @@ class WordSequence(TorchDistribution):
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         with torch.no_grad():
-            drawn = torch.distributions.Categorical(logits=self.logits).sample(torch.Size(sample_shape))
-            drawn = drawn.masked_fill(~self.mask_, 0)
-        return drawn.expand(torch.Size(sample_shape) + self.batch_shape + self.event_shape)
+            # every element of the batch shape is drawn on its own, also where the states are shared
+            logits = self.logits.expand(*self.batch_shape, *self.event_shape, -1)
+            drawn = torch.distributions.Categorical(logits=logits).sample(torch.Size(sample_shape))
+            return drawn.masked_fill(~self.mask_, 0)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(x) of each sentence in nats, padding left out, `[..., B]`."""

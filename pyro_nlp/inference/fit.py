@@ -33,6 +33,7 @@ from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.inference.folder import RunError, RunFolder
 from pyro_nlp.inference.loop import Interrupted, Loop
 from pyro_nlp.inference.strategy import Strategy
+from pyro_nlp.inference.terms import StructureError
 from pyro_nlp.inference.training import Training, choose_device
 
 
@@ -111,7 +112,9 @@ def fit(
         objective = strategy.compile(model, guide, first)
         loop = Loop(objective, corpus, training, seed, rank, world)
         if folder and resume:
-            loop.load_state_dict(folder.load_checkpoint())
+            _restore(loop, folder)
+            if world > 1:  # the state is that of the first process, and each needs draws of its own
+                torch.manual_seed(seed + rank + world * int(objective.step))
             if rank == 0:
                 folder.forget_metrics_after(int(objective.step))
         elif folder and rank == 0:
@@ -143,17 +146,18 @@ def _train(
                         pyro.enable_validation(False)  # the shapes have been seen to fit; the block restores it
                         first = False
                     meter.add(loss, batch, loop)
+                    stopping = loop.anywhere(stop.is_set())
                     due = time.monotonic() - saved > 60 * training.checkpoint_minutes
-                    if meter.steps >= training.log_every or stop.is_set() or due or loop.row == len(loop.order):
+                    if meter.steps >= training.log_every or stopping or due or loop.row == len(loop.order):
                         row = meter.row(loop)
                         bar.show(row)
                         _record(row, folder, history)
                         meter = _Meter()
                     bar.advance()
-                    if stop.is_set() or due:
+                    if stopping or due:
                         _save(loop, folder)
                         saved = time.monotonic()
-                    if stop.is_set():
+                    if stopping:
                         raise Interrupted(
                             "training was interrupted"
                             + (f"; go on with --resume --out {folder.path}" if folder else "")
@@ -173,6 +177,18 @@ def _record(row: dict[str, Any], folder: RunFolder | None, history: list[dict[st
     history.append(row)
     if folder:
         folder.log(row)
+
+
+def _restore(loop: Loop, folder: RunFolder) -> None:
+    state = folder.load_checkpoint()
+    try:
+        loop.load_state_dict(state)
+    except StructureError:
+        raise
+    except (RuntimeError, KeyError, ValueError):  # how torch's state dicts disagree
+        raise RunError(
+            f"{folder.path} was trained with another model, guide or optimiser: resume it with its own"
+        ) from None
 
 
 def _save(loop: Loop, folder: RunFolder | None) -> None:

@@ -10,9 +10,7 @@ import contextlib
 import io
 import json
 import os
-import pickle
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -105,20 +103,18 @@ class RunFolder:
             raise RunError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror}") from None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl."""
-        if not self.has("metrics.jsonl"):
-            return []
-        return [json.loads(line) for line in self.read_text("metrics.jsonl").splitlines()]
+        """The rows of metrics.jsonl; a line cut off by a kill is left out."""
+        rows = []
+        for line in self.read_text("metrics.jsonl").splitlines() if self.has("metrics.jsonl") else ():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop rows a resumed run is about to write again, and a line cut off by a kill."""
         if not self.has("metrics.jsonl"):
             return
-        kept = []
-        for line in self.read_text("metrics.jsonl").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
+        kept = [json.dumps(row) + "\n" for row in self.metrics() if row["step"] <= step]
         self.write("metrics.jsonl", "".join(kept))
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
@@ -131,15 +127,8 @@ class RunFolder:
         """The state written last."""
         try:
             state = torch.load(self.path / "checkpoint.pt", map_location="cpu", weights_only=True)
-        except (
-            RuntimeError,
-            EOFError,
-            ValueError,
-            OSError,
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ) as error:
-            reason = str(error).splitlines()[0][:120]
+        except Exception as error:  # torch, pickle and zipfile each have their own
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise RunError(f"{self.path} is damaged: checkpoint.pt cannot be read ({reason})") from None
         return state
 

@@ -25,7 +25,7 @@ from pyro_nlp.data.splits import Split
 from pyro_nlp.inference.schedules import at
 from pyro_nlp.inference.strategy import Objective
 from pyro_nlp.inference.terms import StructureError
-from pyro_nlp.inference.training import Training
+from pyro_nlp.inference.training import Training, choose_precision
 
 
 class NumericalError(ArithmeticError):
@@ -51,6 +51,7 @@ class Loop:
         self.objective, self.corpus, self.training = objective, corpus, training
         self.seed, self.rank, self.world = seed, rank, world
         self.device = next(objective.parameters()).device
+        self.dtype = choose_precision(training.precision, self.device)
         self.compute: Callable[[Batch], Tensor] = objective if world == 1 else DistributedDataParallel(objective)
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         own = {id(p) for p in objective.model.parameters()}
@@ -72,10 +73,21 @@ class Loop:
         """Clear all gradients, take those of the loss on `batch`, clip them; the detached loss."""
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        with self.precision():
-            loss = self.compute(batch)
-        if not math.isfinite(loss.item()):
-            raise NumericalError(self._culprit(batch))
+        try:
+            with self.precision():
+                loss = self.compute(batch)
+        except ValueError:
+            # Pyro's validation, on in the first step, has a page to say of a number that is not finite
+            found = self._not_finite(batch)
+            if found is None:
+                raise
+            raise NumericalError(found) from None
+        good = math.isfinite(loss.item())
+        if self.anywhere(not good):
+            where = f"{self._where()}: the loss is not finite"
+            elsewhere = f"{where} in another process"
+            documents = f"{where} for training documents {batch.index[:5].tolist()} ..."
+            raise NumericalError(elsewhere if good else self._not_finite(batch) or documents)
         share = len(batch) * self.world / self._global_size if self.world > 1 else 1.0
         (loss * share if share != 1.0 else loss).backward()
         self._clip()
@@ -93,6 +105,14 @@ class Loop:
     def draw(self) -> Batch:
         """Another training batch, uniformly at random."""
         return self._batch(self.order[int(torch.randint(len(self.order), ()))])
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether a flag is up in any process: all of them stop together, or the others would wait for ever."""
+        if self.world == 1:
+            return flag
+        up = torch.tensor(float(flag), device=self.device)
+        torch.distributed.all_reduce(up, torch.distributed.ReduceOp.MAX)
+        return bool(up)
 
     # ---- steps ------------------------------------------------------------------------------------------------
 
@@ -144,7 +164,7 @@ class Loop:
     @contextmanager
     def precision(self) -> Iterator[None]:
         """Autocast to bf16 if asked."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             yield
 
     # ---- validation -------------------------------------------------------------------------------------------
@@ -241,7 +261,8 @@ class Loop:
     def _where(self) -> str:
         return f"step {int(self.objective.step)} (epoch {self.epoch}, batch {self.row})"
 
-    def _culprit(self, batch: Batch) -> str:
+    def _not_finite(self, batch: Batch) -> str | None:
+        """The first number that is not finite, from what a batch starts with to what follows from it."""
         bad = [n for n, p in self.objective.named_parameters() if not p.isfinite().all()]
         if bad:
             return f"{self._where()}: the loss is not finite because the parameter {bad[0]} is not"
@@ -249,13 +270,16 @@ class Loop:
             terms = self.objective.terms(batch)
         values = [(f"log-probability of '{n}'", v) for n, v in terms.observed.items()]
         for name, site in terms.sites.items():
-            values += [(f"value of '{name}'", site.value.flatten(2).sum(-1)), (f"KL of '{name}'", site.kl)]
+            events = len(site.q.event_shape)
+            value = site.value.flatten(-events).sum(-1) if events else site.value
+            value = site.scope.per_document(value, site.guide)
+            values += [(f"value of '{name}'", value), (f"KL of '{name}'", site.kl)]
         for what, value in sorted(values, key=lambda pair: "value" not in pair[0]):
             rows = (~value.isfinite()).any(0).nonzero().flatten().tolist()
             if rows:
                 documents = batch.index[rows[:5]].tolist() if len(value[0]) == len(batch) else "all"
                 return f"{self._where()}: the {what} is not finite for training documents {documents}"
-        return f"{self._where()}: the loss is not finite for training documents {batch.index[:5].tolist()} ..."
+        return None
 
 
 def drop_words(batch: TextBatch, rate: float) -> TextBatch:
@@ -267,7 +291,7 @@ def drop_words(batch: TextBatch, rate: float) -> TextBatch:
 
 def validation_bound(objective: Objective, split: Split, batch_size: int, loop: Loop) -> dict[str, float]:
     """-ELBO, -log-likelihood and KL per document of a split: no weights, no shapes, one draw per document."""
-    sums: dict[str, float] = {"loss": 0.0, "reconstruction": 0.0}
+    sums = {"loss": 0.0, "reconstruction": 0.0, **{f"kl.{name}": 0.0 for name in objective.estimators}}
     for rows in plan(split.lengths, batch_size, seed=0, epoch=0, shuffle=False):
         own = rows[loop.rank :: loop.world]
         if not len(own):
@@ -275,7 +299,7 @@ def validation_bound(objective: Objective, split: Split, batch_size: int, loop: 
         terms = objective.terms(split.batch(own).to(loop.device))
         sums["reconstruction"] -= terms.log_likelihood.mean(0).sum().item()
         for name, kl in terms.kl.items():
-            sums[f"kl.{name}"] = sums.get(f"kl.{name}", 0.0) + kl.mean(0).sum().item()
+            sums[f"kl.{name}"] += kl.mean(0).sum().item()
     sums["loss"] = sum(sums.values())
     if loop.world > 1:
         totals = torch.tensor(list(sums.values()), dtype=torch.float64, device=loop.device)

@@ -108,7 +108,9 @@ class SiteTerms:
         """Analytic KL by dimension, `[particles, documents, D]`; None where the site does not factorise."""
         q, p = self.q, self.p
         vectors = isinstance(q, Independent) and isinstance(p, Independent) and len(q.event_shape) == 1
-        if not vectors or self.scope.plates > 1 or self.guide["mask"] is not None or not _in_documents(self.guide):
+        if not vectors or not self._alike or self.guide["mask"] is not None:
+            return None
+        if self.scope.plates > 1 or not _in_documents(self.guide):
             return None
         try:
             kl = kl_divergence(q.base_dist, p.base_dist)
@@ -117,7 +119,14 @@ class SiteTerms:
         return kl.expand(self.scope.particles, self.scope.documents, -1) * self.scope.factor(self.guide)
 
     @cached_property
+    def _alike(self) -> bool:
+        """Whether both sides have the same scale and mask; where not, the KL has no closed form."""
+        return all(_equal(self.guide[what], self.model[what]) for what in ("scale", "mask"))
+
+    @cached_property
     def _closed_form(self) -> Tensor | None:
+        if not self._alike:
+            return None
         try:
             return self.scope.per_document(kl_divergence(self.q, self.p), self.guide)
         except NotImplementedError:
@@ -233,6 +242,12 @@ def collect(guide_trace: Trace, model_trace: Trace, scope: Scope) -> Terms:
         if site["type"] == "sample" and site["is_observed"] and not _is_subsample(site):
             observed[name] = scope.log_prob(site)
     return Terms(observed, sites, scope)
+
+
+def _equal(first: object, second: object) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first is second or torch.equal(first, second)
+    return not isinstance(first, Tensor) and not isinstance(second, Tensor) and first == second
 
 
 def _in_documents(site: Site) -> bool:

@@ -180,9 +180,7 @@ def test_special_forms_in_a_users_text_are_unknown_words(write: Write) -> None:
     assert len(corpus.vocabulary) == 4 + 1 + len(corpus.train)
 
 
-@pytest.mark.parametrize(
-    ("policy", "words", "dropped", "truncated"), [("drop", 3, 1, 0), ("truncate", 5, 0, 1)]
-)
+@pytest.mark.parametrize(("policy", "words", "dropped", "truncated"), [("drop", 3, 1, 0), ("truncate", 5, 0, 1)])
 def test_overlong_sentences_are_dropped_or_cut_and_counted(
     write: Write, policy: str, words: int, dropped: int, truncated: int
 ) -> None:
@@ -233,10 +231,7 @@ def test_hugging_face_reads_local_files_with_the_builders_of_datasets(
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     pytest.importorskip("datasets", reason="datasets is not installed: HuggingFace IS NOT TESTED (extra hub)")
-    rows = (
-        json.dumps({"text": line, "tone": ["good", "bad"][i % 2]})
-        for i, line in enumerate(LINES.split("\n")[:-1])
-    )
+    rows = (json.dumps({"text": line, "tone": ["good", "bad"][i % 2]}) for i, line in enumerate(LINES.split("\n")[:-1]))
     path = str(write("data.json", "\n".join(rows)))
     arguments = {"name": "json", "data_files": {"train": path}, "label": "tone"}
     corpus = HuggingFace(**arguments, valid=None, test=None)  # type: ignore[arg-type]

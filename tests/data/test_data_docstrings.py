@@ -35,9 +35,7 @@ def test_the_standard_library_makes_a_corpus_of_its_own(stdlib: Docstrings) -> N
     assert 9 < stdlib.train.lengths.mean() - 1 < 14 and stdlib.dropped > 0
 
 
-def test_the_cache_gives_the_same_corpus_without_parsing(
-    stdlib: Docstrings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_gives_the_same_corpus_without_parsing(stdlib: Docstrings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extraction, "_parse", None)
     assert Docstrings(["stdlib"]).fingerprint == stdlib.fingerprint
     assert Docstrings(["stdlib"], max_length=20).dropped > stdlib.dropped

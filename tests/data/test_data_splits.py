@@ -84,9 +84,7 @@ def written(folder: Path | None, sentences: list[list[int]]) -> SplitWriter:
     return writer
 
 
-def test_the_memory_mapped_store_equals_the_one_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_memory_mapped_store_equals_the_one_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyro_nlp.data.store._FLUSH", 64)  # many pieces
     sentences = random_sentences(300)
     table = np.random.default_rng(2).permutation(100).astype(np.int32)

@@ -1,6 +1,6 @@
 import pytest
 
-from pyro_nlp.data.tokenise import detokenise, tokeniser, whitespace, words
+from pyro_nlp.data.tokenise import choose_tokeniser, detokenise, whitespace, words
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_result_survives_a_second_pass() -> None:
 
 def test_whitespace_changes_nothing() -> None:
     assert whitespace(" The  N <unk>\tDon't ") == ["The", "N", "<unk>", "Don't"]
-    assert tokeniser("whitespace") is whitespace and tokeniser("words") is words
+    assert choose_tokeniser("whitespace") is whitespace and choose_tokeniser("words") is words
 
 
 @pytest.mark.parametrize(
