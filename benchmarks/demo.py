@@ -68,8 +68,8 @@ def systems(epochs: int, precision: Literal["float32", "bf16", "auto"]) -> dict[
     """The rows. Only `strategy` and `training` differ between the two VAEs."""
     plain = Training(
         epochs=epochs,
-        batch_size=32,
-        optimizer=Adam(Linear(0.003, 0.0003, epochs=epochs)),
+        batch_size=64,
+        optimizer=Adam(Linear(0.005, 0.0005, epochs=epochs)),
         plateau=Plateau(patience=1, decays=0),
         precision=precision,
     )
@@ -166,7 +166,7 @@ def main() -> None:
     """Train, judge, print, and draw."""
     parser = argparse.ArgumentParser(description="Four models of one corpus, one table.")
     parser.add_argument("--out", type=Path, default=Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S"))
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=3, help="of every model")
     parser.add_argument("--precision", choices=("float32", "bf16", "auto"), default="auto")
     options = parser.parse_args()
     tune_allocator()

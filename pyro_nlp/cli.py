@@ -6,13 +6,16 @@ Every command returns what to print; errors are one line on standard error and e
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
+import os
 import pkgutil
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -38,7 +41,8 @@ USAGE = 2
 FAILED = 1
 EXPECTED = (StructureError, CorpusError, RunError, NumericalError, Interrupted, RecipeError, ValueError)
 
-_out = Console(soft_wrap=True)
+_out = Console(soft_wrap=True, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
+"""Standard output; a table that is piped keeps a row on a line."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,28 +50,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    options, overrides = _parser().parse_known_args(arguments)
+    options, overrides = _parser().parse_known_args(_joined(arguments))
     if overrides and not options.takes_recipe_options:
         _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
     tune_allocator()
     try:
         options.run(options, overrides)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `pyro-nlp ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except RecipeError as error:
-        return _fail(error, USAGE, debug)
+        return _fail(error, str(error), USAGE, debug)
     except EXPECTED as error:
-        return _fail(error, FAILED, debug)
+        return _fail(error, str(error), FAILED, debug)
+    except KeyboardInterrupt as error:
+        return _fail(error, "interrupted", FAILED, debug)
+    except OSError as error:
+        return _fail(error, f"{error.filename or 'output'}: {error.strerror or error}", FAILED, debug)
+    except Exception as error:
+        return _fail(error, _unexpected(error), FAILED, debug)
     return 0
 
 
-def _fail(error: BaseException, status: int, debug: bool) -> int:
+def _fail(error: BaseException, message: str, status: int, debug: bool) -> int:
     if debug:
         raise error
-    print(f"pyro-nlp: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"pyro-nlp: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 
+def _unexpected(error: Exception) -> str:
+    """What nobody foresaw, most often in a user's own class: what, and where."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}); --debug shows the traceback"
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--model.latent 16` as one argument, or argparse could take the value for the RECIPE."""
+    joined: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name = argument.removeprefix("--")
+        value_follows = bool(rest) and not rest[0].startswith("--")
+        if name != argument and "=" not in name and ("." in name or name in recipes.SECTIONS) and value_follows:
+            argument = f"{argument}={rest.pop(0)}"
+        joined.append(argument)
+    return joined
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"pyro-nlp: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    main_parser = argparse.ArgumentParser(
+    main_parser = _Parser(
         prog="pyro-nlp",
         description="Latent-variable models of text on Pyro: one model, any inference, one evaluation.",
         epilog="RECIPE: the name of a shipped recipe (see `pyro-nlp list`) or a YAML file. --debug shows tracebacks.",
@@ -127,9 +166,9 @@ def _generate_options(made: argparse.ArgumentParser) -> None:
         choices=("ancestral", "greedy", "beam"),
         help="by default ancestral for samples, beam otherwise",
     )
-    made.add_argument("--temperature", type=float, default=1.0, help="of ancestral sampling")
+    made.add_argument("--temperature", type=_temperature, default=1.0, help="of ancestral sampling; 0 is greedy")
     made.add_argument("--beam", type=_positive, default=10)
-    made.add_argument("--steps", type=_positive, default=7, help="sentences of an interpolation, ends included")
+    made.add_argument("--steps", type=_two_or_more, default=7, help="sentences of an interpolation, ends included")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--json", action="store_true", help="print JSON")
 
@@ -139,6 +178,24 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
     return value
+
+
+def _two_or_more(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"{value} is less than 2")
+    return value
+
+
+def _temperature(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a temperature: a finite number, at least 0")
+    return value
+
+
+_positive.__name__ = _two_or_more.__name__ = "int"  # as argparse names a type
+_temperature.__name__ = "float"
 
 
 # ---- commands -------------------------------------------------------------------------------------------------
@@ -220,25 +277,32 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         return
     out = Path(options.out or f"runs/{recipes.find(options.recipe).stem}")
     if options.resume:
-        RunFolder.open(out)
-        loaded = recipes.load(str(out), overrides)
+        loaded = recipes.to_resume(out, overrides)
     else:
         recipes.find(options.recipe)
         if out.exists():
             RunFolder.create(out)  # refuses before an hour of reading the corpus
         loaded = recipes.load(options.recipe, overrides)
     _out.print(f"{loaded.name} on {loaded.corpus!r}, into {out}", markup=False, highlight=False)
-    run = fit(
-        loaded.model,
-        loaded.guide,
-        loaded.corpus,
-        loaded.strategy,
-        loaded.training,
-        seed=loaded.seed,
-        out=out,
-        resume=options.resume,
-        recipe=loaded.text,
-    )
+    existed = out.exists()
+    try:
+        run = fit(
+            loaded.model,
+            loaded.guide,
+            loaded.corpus,
+            loaded.strategy,
+            loaded.training,
+            seed=loaded.seed,
+            out=out,
+            resume=options.resume,
+            recipe=loaded.text,
+        )
+    finally:
+        if options.resume and isinstance(sys.exception(), Interrupted | None):
+            RunFolder(out).write("recipe.yaml", loaded.text)  # the epochs may have been extended
+        if not existed:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # it failed before anything was in it
     plots.curves({loaded.name: run.history}, out / "curves.png")
     best = min((row for row in run.history if "valid.loss" in row), key=lambda row: float(row["valid.loss"]))
     _out.print(

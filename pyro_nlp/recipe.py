@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
+import json
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -24,13 +25,13 @@ from torch import nn
 import pyro_nlp.data
 import pyro_nlp.guides
 import pyro_nlp.models
-from pyro_nlp.data.corpus import Corpus
+from pyro_nlp.data.corpus import Corpus, CorpusError
 from pyro_nlp.data.splits import Split, VectorSplit
 from pyro_nlp.inference.fit import Run
 from pyro_nlp.inference.folder import RunError, RunFolder
 from pyro_nlp.inference.strategy import Strategy
 from pyro_nlp.inference.training import Training
-from pyro_nlp.recipe_errors import RecipeError, explain, suggest
+from pyro_nlp.recipe_errors import RecipeError, explain, raised_by_constructor, suggest
 
 SECTIONS = ("model", "guide", "corpus", "strategy", "training", "seed")
 SIZES = ("vocabulary", "dimension", "population")
@@ -74,17 +75,18 @@ def shipped() -> dict[str, Path]:
 
 def find(recipe: str) -> Path:
     """The file of a shipped recipe's name, of a path, or of a run folder."""
+    known = shipped()
+    if recipe in known:  # whatever else has the name here: a path can be told apart, as in ./ring
+        return known[recipe]
     path = Path(recipe)
-    if path.is_dir() and (path / "recipe.yaml").exists():
+    if path.is_dir():
+        if not (path / "recipe.yaml").exists():
+            raise RecipeError(f"the folder {recipe} has no recipe.yaml: it is not a run, or was trained from Python")
         return path / "recipe.yaml"
     if path.is_file():
         return path
-    known = shipped()
-    if recipe in known:
-        return known[recipe]
     raise RecipeError(
-        f"there is no recipe '{recipe}'{suggest(recipe, known)}; shipped are {', '.join(known)}, "
-        "or give the path of a YAML file"
+        f"there is no recipe '{recipe}'{suggest(recipe, known)} (give a YAML file, or one of {', '.join(known)})"
     )
 
 
@@ -127,18 +129,10 @@ _sizes = {"vocabulary": _vocabulary, "dimension": _dimension, "population": _pop
 def read(recipe: str, overrides: Sequence[str] = ()) -> tuple[str, Namespace, dict[str, int], ArgumentParser]:
     """Parse a recipe: its name, the namespace, the sizes it states, and the parser that made it."""
     path = find(recipe)
-    for folder in (str(path.parent.resolve()), str(Path.cwd())):
-        if folder not in sys.path:
-            sys.path.append(folder)  # a user's own classes, by dotted path
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path}: a recipe has the keys {', '.join(SECTIONS)}")
-    for key in content:
-        if key not in SECTIONS:
-            raise RecipeError(f"{path.name}: '{key}': a recipe has no such key{suggest(str(key), SECTIONS)}")
+    content = _content(path)
+    for folder in (path.parent.resolve(), Path(origin(path)).parent.resolve(), Path.cwd()):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))  # a user's own classes, by dotted path
     stated = _take_sizes(content)
     _refuse_sizes(overrides)
     made = parser()
@@ -146,8 +140,40 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> tuple[str, Namespace, di
         config = made.parse_args([f"--config={yaml.safe_dump(content)}", *_own_file(overrides)])
     except Exception as error:
         raise RecipeError(f"{path.name}: {explain(error, made)}") from (error if isinstance(error, OSError) else None)
+    _refuse_wrong_kind(config, path.name)
     _refuse_other_latent(content, overrides, config, path.name)
-    return path.stem if path.name != "recipe.yaml" else path.parent.name, config, stated, made
+    return path.stem if path.name != "recipe.yaml" else path.resolve().parent.name, config, stated, made
+
+
+def origin(path: Path) -> str:
+    """What a run's recipe was resolved from, whose folder may hold the user's classes: a shipped name, or a file."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    if first.startswith(_ORIGIN):
+        return first.removeprefix(_ORIGIN)
+    return next((name for name, file in shipped().items() if file == path), str(path.resolve()))
+
+
+_ORIGIN = "# resolved from "
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """The sections of a recipe's file; their contents are not looked at."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise RecipeError(f"{path}: not YAML: {where}{error.problem or error.context}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: a recipe has the keys {', '.join(SECTIONS)}")
+    for key, value in content.items():
+        if key not in SECTIONS:
+            raise RecipeError(f"{path.name}: '{key}': a recipe has no such key{suggest(str(key), SECTIONS)}")
+        if key in ("strategy", "training") and value is not None and not isinstance(value, dict):
+            raise RecipeError(f"{path.name}: '{key}': expected arguments of {key.capitalize()}, got {value!r}")
+    return {key: value for key, value in content.items() if value is not None or key == "guide"}
 
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -166,9 +192,12 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         torch.manual_seed(config.seed)
         try:
             built = made.instantiate(config)
-        except (TypeError, AttributeError) as error:
-            raise RecipeError(f"{name}: {explain(error, made)}") from error
-    text = _resolved(config, made, built.corpus, stated, name)
+        except (CorpusError, TypeError, ValueError, AttributeError) as error:
+            found = raised_by_constructor(error)
+            if isinstance(found, TypeError | AttributeError):
+                raise RecipeError(f"{name}: {explain(found, made)}") from error
+            raise found from None
+    text = f"{_ORIGIN}{origin(find(recipe))}\n{_resolved(config, made, built.corpus, stated, name)}"
     return Recipe(name, built.model, built.guide, built.corpus, built.strategy, built.training, config.seed, text)
 
 
@@ -176,22 +205,101 @@ def open_run(path: str | Path, split_overrides: Sequence[str] = ()) -> tuple[Run
     """A saved run with its best parameters, ready for evaluation.
 
     Raises:
-        RunError: the folder is not a run, or is damaged.
+        RunError: the folder is not a run, or is damaged, or its corpus is no longer what it was.
     """
     folder = RunFolder.open(path)
     if not folder.has("recipe.yaml"):
         raise RunError(f"{path} has no recipe.yaml: it was trained from Python; load its safetensors there")
-    recipe = load(str(path), split_overrides)
+    recipe = load(str(folder.path / "recipe.yaml"), split_overrides)
+    _refuse_other_corpus(folder, recipe.corpus)
     for module, name in ((recipe.model, "model"), (recipe.guide, "guide")):
         if module is not None:
+            weights = folder.load_weights(name)
             try:
-                module.load_state_dict(folder.load_weights(name))
+                module.load_state_dict(weights)
             except RuntimeError as error:
                 raise RunError(
-                    f"{path} is damaged: {name}.safetensors does not fit the recipe ({str(error).splitlines()[0]})"
+                    f"{path} is damaged: {name}.safetensors does not fit recipe.yaml "
+                    f"({(str(error).splitlines()[1:2] or [str(error)])[0].strip()})"
                 ) from None
             module.eval()
     return Run(recipe.model, recipe.guide, recipe.corpus, folder.metrics(), Path(path)), recipe
+
+
+def to_resume(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run that is to be continued, with settings of training that may change on the way.
+
+    Raises:
+        RunError: the folder is not a run, is damaged, or its corpus is no longer what it was.
+        RecipeError: an override that would make it another run.
+    """
+    folder = RunFolder.open(path)
+    if not folder.has("recipe.yaml"):
+        raise RunError(f"{path} has no recipe.yaml: it was trained from Python; resume it there")
+    file = folder.path / "recipe.yaml"
+    before, after = (
+        _flat(yaml.safe_load(made.dump(c))) for _, c, _, made in (read(str(file), o) for o in ((), overrides))
+    )
+    for key in (*before, *after):
+        if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE):
+            raise RecipeError(
+                f"{path}: a resumed run keeps its {key.replace('.init_args', '')} ({before.get(key)}): "
+                f"leave it out, or begin a new run"
+            )
+    recipe = load(str(file), overrides)
+    _refuse_other_corpus(folder, recipe.corpus)
+    return recipe
+
+
+MAY_CHANGE = (
+    "corpus.",  # its place may; what is in it is held by the fingerprint
+    "training.epochs",
+    "training.optimizer.init_args.learning_rate",
+    "training.clip",
+    "training.word_dropout",
+    "training.plateau",
+    "training.precision",
+    "training.device",
+    "training.log_every",
+    "training.checkpoint_minutes",
+)
+"""What a resumed run may do otherwise than it began."""
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    return {
+        key: leaf
+        for name, inner in value.items()
+        for key, leaf in _flat(inner, f"{path}.{name}" if path else str(name)).items()
+    }
+
+
+def _refuse_other_corpus(folder: RunFolder, corpus: Corpus) -> None:
+    """Word ids mean what they meant in training, and the splits are the same; or this is not that run."""
+    for name in ("environment.json", "vocabulary.json") if corpus.vocabulary is not None else ("environment.json",):
+        if not folder.has(name):
+            raise RunError(f"{folder.path} is damaged: {name} is missing")
+    try:
+        said = json.loads(folder.read_text("environment.json")).get("fingerprint")
+    except (json.JSONDecodeError, AttributeError):
+        raise RunError(f"{folder.path} is damaged: environment.json cannot be read") from None
+    if said != corpus.fingerprint:
+        raise RunError(
+            f"the corpus '{corpus.name}' has changed since {folder.path} began (fingerprint {corpus.fingerprint}, "
+            f"was {said}): restore it, or begin a new run"
+        )
+    if corpus.vocabulary is not None and folder.read_text("vocabulary.json") != corpus.vocabulary.to_json():
+        raise RunError(f"{folder.path} is damaged: vocabulary.json is not the vocabulary of its corpus '{corpus.name}'")
+
+
+def _refuse_wrong_kind(config: Namespace, name: str) -> None:
+    """Models and guides have one base class: a guide of the zoo in the place of its model is a mistake all the same."""
+    for section, other in (("model", "guide"), ("guide", "model")):
+        path = config[section].class_path if config[section] is not None else ""
+        if path.startswith(f"pyro_nlp.{other}s."):
+            raise RecipeError(f"{name}: '{section}': {path.rpartition('.')[2]} is a {other}, which cannot stand here")
 
 
 def _take_sizes(content: dict[str, Any]) -> dict[str, int]:
@@ -245,7 +353,7 @@ def _resolved(config: Namespace, made: ArgumentParser, corpus: Corpus, stated: d
                     f"{name}: {section}.{size} is {said} in the recipe and {value} in the corpus '{corpus.name}': "
                     "leave it out, it comes from the corpus"
                 )
-            entry["init_args"][size] = value
+            entry.setdefault("init_args", {})[size] = value
     return yaml.safe_dump(content, sort_keys=False)
 
 

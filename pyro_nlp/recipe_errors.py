@@ -27,6 +27,8 @@ def explain(error: BaseException, parser: ArgumentParser) -> str:
     text = str(error)
     where = ".".join(key for key in re.findall(r'Parser key "([^"]+)"', text) if key)
     if found := re.search(r"unrecognized arguments: (\S+)", text):
+        if not found[1].startswith("-"):
+            return f"'{found[1]}' is not understood: what follows the recipe are options such as --training.epochs 5"
         flag = found[1].lstrip("-").split("=")[0]
         return f"there is no option '--{flag}'{suggest(flag, _keys(parser))}"
     if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", text):
@@ -36,17 +38,35 @@ def explain(error: BaseException, parser: ArgumentParser) -> str:
         key, holder = found[1].split(".init_args")[0], _holder(text)
         leaf, place = key.rpartition(".")[2], holder.rpartition(".")[2] if holder else "a recipe"
         known = _parameters(holder) if holder else set()
+        if place == "PyroModule":
+            return f"'{where}': a class of its own is named by class_path, and takes its arguments under init_args"
         return f"'{'.'.join(p for p in (where, key) if p)}': {place} takes no '{leaf}'{suggest(leaf, known)}"
     if found := re.search(
-        r"(?:Expected a dot import path string|Import path|Unexpected import path format)[: ]+([\w.]+)",
+        r"(?:Expected a dot import path string|Unexpected import path format)[: ]+([\w.]+)",
         text,
     ):
         return _class(found[1], where, text)
+    if found := re.search(r"Import path does not correspond to a subclass of (\w+)", text):
+        return f"'{where}': {_given(text)} is no {found[1]}"
+    if found := re.search(r"Not a valid subclass of (\w+)", text):
+        return f"'{where}': expected the name of a class of kind {found[1]}, got {_given(text)}"
+    if found := re.search(r"Expected an? <class '([\w.]+)'>\. Got value: (.+?)(?:\. Got value|\n|$)", text):
+        return f"'{where}': expected {found[1]}, got {found[2]}"
     if found := re.search(r"Problem with given class_path '([^']+)':\s*\n?\s*(.+)", text):
         return f"'{where}': {' '.join(found[2].split())}"
     reasons = [line.strip(" -") for line in text.splitlines() if "Expected" in line and "NoneType" not in line]
     found_text = reasons[-1] if reasons else " ".join(text.split())
     return f"'{where}': {found_text}" if where else found_text
+
+
+def raised_by_constructor(error: BaseException) -> BaseException:
+    """What a class itself raised, out of what jsonargparse has wrapped around it."""
+    while str(error).startswith(("Does not validate against", "Problem with given class_path", "Parser key")):
+        inner = error.__cause__ or error.__context__
+        if inner is None:
+            break
+        error = inner
+    return error
 
 
 def _class(name: str, where: str, text: str) -> str:
@@ -55,7 +75,15 @@ def _class(name: str, where: str, text: str) -> str:
     if short in classes:
         kind = _kind(classes[short])
         return f"'{where}': {short} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}, which cannot stand here"
+    if re.search(r"Expected a <class '(float|int)'>", text) and not suggest(short, classes):
+        return f"'{where}': expected a number or the name of a class, got {name}"
     return f"'{where}': there is no class '{name}'{suggest(short, classes)}"
+
+
+def _given(text: str) -> str:
+    """The value that jsonargparse says it was given."""
+    found = re.findall(r"(?:Given value|Got value): (.+)", text)
+    return str(found[-1]) if found else "something else"
 
 
 def _kind(found: type) -> str:

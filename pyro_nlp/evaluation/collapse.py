@@ -56,6 +56,8 @@ def _gaussian(site: SiteTerms) -> bool:
 
 def active_units(posterior: Posteriors, threshold: float = 0.01) -> int:
     """Dimensions whose posterior mean varies between documents: Var_x(E_q[z]) > threshold (Burda et al. 2016)."""
+    if len(posterior.mean) < 2:
+        return 0
     return int((posterior.mean.var(0, ddof=1) > threshold).sum())
 
 

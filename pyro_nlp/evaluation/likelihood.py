@@ -167,4 +167,5 @@ def compare(first: np.ndarray, second: np.ndarray) -> Difference:
     if first.shape != second.shape:
         raise ValueError(f"cannot pair {len(first)} documents with {len(second)}: judge both runs on the same split")
     difference = first - second
-    return Difference(float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference))))
+    error = difference.std(ddof=1) / math.sqrt(len(difference)) if len(difference) > 1 else math.nan
+    return Difference(float(difference.mean()), float(error))

@@ -21,8 +21,8 @@ from pyro_nlp.evaluation.collapse import (
 from pyro_nlp.evaluation.documents import NoDensityError, Precision
 from pyro_nlp.evaluation.likelihood import Difference, Likelihood, elbo_terms, importance_nll, perplexity
 
-COLLAPSED_KL = 0.1
-"""Nats per document below which a latent is called collapsed, unless shuffling it costs something."""
+IGNORED = 0.1
+"""Nats per document below which the loss under shuffled latents counts as none."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,9 @@ class Evaluation:
 
     @property
     def collapsed(self) -> bool:
-        """Whether a latent is there and nothing is in it."""
+        """Whether there are latents that the model does not listen to: another document's do as well."""
         rise = self.shuffled_rise
-        ignored = rise is None or rise.mean < max(COLLAPSED_KL, 3 * rise.standard_error)
-        return bool(self.latents) and ignored and all(site.kl < COLLAPSED_KL for site in self.latents.values())
+        return bool(self.latents) and rise is not None and rise.mean < max(IGNORED, 3 * rise.standard_error)
 
     @property
     def verdict(self) -> str:
@@ -74,7 +73,8 @@ class Evaluation:
             "" if self.shuffled_rise is None else f", and another document's z costs {self.shuffled_rise.mean:.2f} nats"
         )
         if self.collapsed:
-            return f"collapsed: KL {kl:.3f} nats, {self._active()} units active{rise}"
+            paid = "" if kl < IGNORED else ", paid for nothing"
+            return f"collapsed: KL {kl:.3f} nats{paid}, {self._active()} units active{rise}"
         if self.likelihood is None:
             return f"a point per document, with no density{rise}"
         return f"in use: KL {kl:.2f} nats, {self._active()} units active{rise}"

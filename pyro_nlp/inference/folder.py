@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +68,9 @@ class RunFolder:
     def write(self, name: str, content: bytes | str) -> None:
         """Write a file whole or not at all."""
         data = content.encode() if isinstance(content, str) else content
-        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.path)
+        temporary = self.path / f".{name}.{os.getpid()}"
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -128,7 +127,7 @@ class RunFolder:
         try:
             state = torch.load(self.path / "checkpoint.pt", map_location="cpu", weights_only=True)
         except Exception as error:  # torch, pickle and zipfile each have their own
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            reason = " ".join(str(error).split()).split(". ")[0][:120] or type(error).__name__
             raise RunError(f"{self.path} is damaged: checkpoint.pt cannot be read ({reason})") from None
         return state
 

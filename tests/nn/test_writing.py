@@ -78,8 +78,12 @@ def test_greedy_takes_the_likeliest_word_at_every_step(kind: type[LSTMDecoder]) 
 def test_a_beam_as_wide_as_the_tree_finds_the_likeliest_of_all_sentences(kind: type[LSTMDecoder]) -> None:
     longest = 4
     decoder, head = network(kind)
-    z = torch.randn(5, LATENT)
+    with torch.no_grad():
+        head.bias[EOS] -= 2.0  # longer sentences, for which the order of hypotheses matters
+    z = torch.randn(60, LATENT)
     written = write(decoder, head, z, "beam", max_length=longest, beam=len(WRITABLE) ** (longest - 1))
+    greedy = write(decoder, head, z, "greedy", max_length=longest)
+    assert sum(ids(a) != ids(b) for a, b in zip(written, greedy, strict=True)) > 5  # or this shows little
     for code, row in zip(z, written, strict=True):
         assert ids(row) == likeliest(decoder, head, code, list(sentences(longest)))
 
