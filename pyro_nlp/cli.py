@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("run_folder", metavar="RUN")
     evaluation.add_argument("--samples", type=_positive, default=500, help="importance samples per document")
     evaluation.add_argument("--split", choices=("train", "valid", "test"), default="test")
-    evaluation.add_argument("--precision", choices=("float32", "bf16"), default="float32")
+    evaluation.add_argument("--precision", choices=("float32", "bf16", "auto"), default="float32")
     evaluation.add_argument("--seed", type=int, default=0)
     evaluation.add_argument("--json", action="store_true", help="print JSON")
     _generate_options(command("generate", generate, "samples, reconstructions, interpolations, filled blanks"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import numpy as np
 import pyro
@@ -16,8 +15,7 @@ from pyro_nlp.data.batches import Batch
 from pyro_nlp.data.loading import plan
 from pyro_nlp.data.splits import Split
 from pyro_nlp.inference.terms import Terms, terms
-
-Precision = Literal["float32", "bf16"]
+from pyro_nlp.inference.training import Precision, choose_precision
 
 
 class NoDensityError(ValueError):
@@ -30,7 +28,9 @@ def judging(model: nn.Module, guide: nn.Module | None, seed: int, precision: Pre
     modules = [m for m in (model, guide) if m is not None]
     was_training = [m.training for m in modules]
     device = device_of(model)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    autocast = torch.autocast(
+        device.type, torch.bfloat16, enabled=choose_precision(precision, device) == torch.bfloat16
+    )
     random = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with random, torch.no_grad(), autocast, pyro.validation_enabled(False):
         torch.manual_seed(seed)

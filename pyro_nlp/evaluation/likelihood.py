@@ -14,7 +14,6 @@ from torch import nn
 
 from pyro_nlp.data.splits import Split
 from pyro_nlp.evaluation.documents import (
-    Precision,
     as_float64,
     batches,
     judging,
@@ -22,6 +21,7 @@ from pyro_nlp.evaluation.documents import (
     require_density,
 )
 from pyro_nlp.inference.terms import terms
+from pyro_nlp.inference.training import Precision
 
 
 @dataclass(frozen=True)

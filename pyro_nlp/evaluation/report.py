@@ -18,8 +18,9 @@ from pyro_nlp.evaluation.collapse import (
     posteriors,
     shuffled_rise,
 )
-from pyro_nlp.evaluation.documents import NoDensityError, Precision
+from pyro_nlp.evaluation.documents import NoDensityError
 from pyro_nlp.evaluation.likelihood import Difference, Likelihood, elbo_terms, importance_nll, perplexity
+from pyro_nlp.inference.training import Precision
 
 IGNORED = 0.1
 """Nats per document below which the loss under shuffled latents counts as none."""

@@ -46,7 +46,6 @@ class Run:
         corpus: what they were trained on.
         history: the rows of metrics.jsonl.
         folder: where the run lives; None when it was not saved.
-        finished: False when training stopped before its end.
     """
 
     model: nn.Module
@@ -54,7 +53,6 @@ class Run:
     corpus: Corpus
     history: list[dict[str, Any]] = field(default_factory=list)
     folder: Path | None = None
-    finished: bool = True
 
     @property
     def words_per_second(self) -> float:
@@ -119,6 +117,7 @@ def fit(
                 folder.forget_metrics_after(int(objective.step))
         elif folder and rank == 0:
             _describe(folder, corpus, strategy, training, seed, world, recipe)
+            _save(loop, folder)  # from here on a kill leaves something to resume
         writer = folder if rank == 0 else None
         if progress is None:
             progress = rank == 0 and sys.stderr.isatty()

@@ -13,6 +13,9 @@ from torch import nn
 
 from pyro_nlp.inference.schedules import Schedule
 
+Precision = Literal["float32", "bf16", "auto"]
+"""Of products: `auto` is bf16 where this machine multiplies in it at least half as fast again."""
+
 
 class Optimizer(ABC):
     """A torch optimiser to be built once the parameters exist."""
@@ -106,7 +109,7 @@ class Training:
     clip: float | None = 5.0
     word_dropout: float | Schedule = 0.0
     plateau: Plateau | None = Plateau()
-    precision: Literal["float32", "bf16", "auto"] = "float32"
+    precision: Precision = "float32"
     device: str = "auto"
     log_every: int = 50
     checkpoint_minutes: float = 5.0
@@ -131,7 +134,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
+def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
     """The type that products are taken in; `auto` times one of each."""
     if name != "auto":
         return torch.bfloat16 if name == "bf16" else torch.float32
