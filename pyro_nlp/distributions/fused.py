@@ -125,11 +125,12 @@ def _by_chunks(
             torch.addmm(offset, h, weight.t(), out=logits)
         if not same:
             p.copy_(logits)
+        if not differentiate:
+            log_prob[chunk] = torch.log_softmax(p, 1, out=p).gather(1, y).squeeze(1)
+            continue
         target, largest = p.gather(1, y), p.amax(1, keepdim=True)
         total = p.sub_(largest).exp_().sum(1, keepdim=True)
         log_prob[chunk] = (target - largest - total.log()).squeeze(1)
-        if not differentiate:
-            continue
         # d log_prob / d logits = onehot(target) - softmax, each row times its upstream gradient
         g = p.mul_(-row_weight[chunk] / total).scatter_add_(1, y, row_weight[chunk])
         d_bias += g.sum(0)

@@ -103,8 +103,8 @@ def importance_nll(
     samples: int = 500,
     *,
     seed: int = 0,
-    batch_size: int = 32,
-    chunk: int = 1024,
+    batch_size: int = 8,
+    chunk: int = 800,
     precision: Precision = "float32",
 ) -> Likelihood:
     """-log (1/S) sum_s p(x, z_s) / q(z_s | x) for every document.     Burda et al. 2016 (arXiv:1509.00519), eq. 8

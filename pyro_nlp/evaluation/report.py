@@ -143,7 +143,6 @@ def evaluate(
     samples: int = 500,
     seed: int = 0,
     precision: Precision = "float32",
-    batch_size: int = 32,
 ) -> Evaluation:
     """Judge a model and guide on a split; see `Evaluation` for what is measured.
 
@@ -153,11 +152,10 @@ def evaluate(
         samples: importance samples per document.
         seed: of all draws.
         precision: of the networks; bf16 is faster and right to about four digits.
-        batch_size: documents taken together.
     """
     terms = elbo_terms(model, guide, split, seed=seed, precision=precision)
     try:
-        likelihood = importance_nll(model, guide, split, samples, seed=seed, precision=precision, batch_size=batch_size)
+        likelihood = importance_nll(model, guide, split, samples, seed=seed, precision=precision)
     except NoDensityError:
         likelihood = None
     tokens = split.tokens if isinstance(split, TextSplit) else 0

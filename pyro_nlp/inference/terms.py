@@ -16,6 +16,7 @@ import torch
 from pyro import poutine
 from pyro.distributions import Independent, TorchDistribution
 from pyro.distributions.util import scale_and_mask
+from pyro.nn import PyroModule
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -197,9 +198,17 @@ def terms(
     scope = Scope(particles, len(batch), batch.population, plates)
     with pyro.plate("particles", particles, dim=-1 - plates):
         with _Given(given or {}):
-            guide_trace = poutine.trace(guide or _nothing).get_trace(batch)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
+            guide_trace = poutine.trace(_plain(guide or _nothing)).get_trace(batch)
+        model_trace = poutine.trace(poutine.replay(_plain(model), trace=guide_trace)).get_trace(batch)
     return collect(guide_trace, model_trace, scope)
+
+
+def _plain(module: Callable[[Batch], Any]) -> Callable[[Batch], Any]:
+    """`forward` itself, where nothing needs a PyroModule's context: it would announce every parameter at every step."""
+    if not isinstance(module, PyroModule) or module._forward_hooks or module._forward_pre_hooks:
+        return module
+    bayesian = any(m._pyro_samples or m._pyro_params for m in module.modules() if isinstance(m, PyroModule))
+    return module if bayesian else module.forward
 
 
 class _Given(Messenger):

@@ -158,7 +158,7 @@ def test_without_gradients_none_are_computed(monkeypatch: pytest.MonkeyPatch) ->
     with torch.no_grad():
         value = target_log_prob(*inputs, targets)
     assert asked == [False]
-    assert torch.equal(value, target_log_prob(*inputs, targets).detach())
+    torch.testing.assert_close(value, target_log_prob(*inputs, targets).detach())  # float32: two ways of rounding
 
 
 def test_huge_logits_do_not_overflow() -> None:
