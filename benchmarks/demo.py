@@ -70,7 +70,7 @@ def systems(epochs: int, precision: Precision) -> dict[str, System]:
     """The rows. Only `strategy` and `training` differ between the two VAEs."""
     plain = Training(
         epochs=epochs,
-        batch_size=64,
+        batch_size=72,
         optimizer=Adam(Linear(0.005, 0.0005, epochs=epochs)),
         plateau=Plateau(patience=1, decays=0),
         precision=precision,
