@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import nn
 
 from pyro_nlp import KL, Adam, FreeBits, Linear, Plateau, Run, Strategy, Training, evaluate, fit
@@ -128,7 +128,7 @@ def table(judged: dict[str, Judged], runs: dict[str, Run]) -> Table:
     """The table that the README shows: measures down, systems across."""
     columns = [_column(found, judged[LM], runs[name]) for name, found in judged.items()]
     title = f"docstrings, {SENTENCES:,} test sentences, nats per sentence"
-    made = Table("", *judged, title=title, title_justify="left")
+    made = Table(Column("", min_width=len("reconstruction")), *judged, title=title, title_justify="left")
     for measure in columns[0]:
         made.add_row(measure, *(column[measure] for column in columns))
     return made
