@@ -13,13 +13,19 @@ from torch import nn
 from pyro_nlp.data import Corpus, TextBatch
 from pyro_nlp.data.batches import PAD
 from pyro_nlp.data.splits import Split, TextSplit, VectorSplit
+from pyro_nlp.guides.categorical import CategoricalGuide
 from pyro_nlp.guides.gaussian import GaussianGuide
+from pyro_nlp.guides.multi_categorical import MultiCategoricalGuide
 from pyro_nlp.guides.point import PointGuide
+from pyro_nlp.guides.styled import StyledGuide
 from pyro_nlp.guides.vector import VectorGuide
+from pyro_nlp.models.discrete_sentence import DiscreteSentence
 from pyro_nlp.models.ring import Ring
 from pyro_nlp.models.sentence_autoencoder import SentenceAutoencoder
 from pyro_nlp.models.sentence_lm import SentenceLM
+from pyro_nlp.models.sentence_mixture import SentenceMixture
 from pyro_nlp.models.sentence_vae import SentenceVAE
+from pyro_nlp.models.styled_sentence import StyledSentence
 from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder
 
 torch.set_num_threads(1)  # networks this small are slower on two, and much slower beside another job
@@ -158,3 +164,26 @@ def all_close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], t
 def without_time(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of metrics but for what depends on the clock."""
     return [{k: v for k, v in row.items() if k not in ("seconds", "words_per_second")} for row in rows]
+
+
+CLASSES, VARIABLES, CODE = 3, 2, 4
+
+
+def mixture(seed: int = 0, **options: Any) -> tuple[SentenceMixture, CategoricalGuide]:
+    """A mixture and its guide; options are the guide's."""
+    torch.manual_seed(seed)
+    model = sharpen(SentenceMixture(VOCABULARY, CLASSES, CODE, decoder))
+    return model, sharpen(CategoricalGuide(VOCABULARY, CLASSES, encoder, **options))
+
+
+def discrete(seed: int = 0) -> tuple[DiscreteSentence, MultiCategoricalGuide]:
+    torch.manual_seed(seed)
+    model = sharpen(DiscreteSentence(VOCABULARY, VARIABLES, CLASSES, CODE, decoder))
+    return model, sharpen(MultiCategoricalGuide(VOCABULARY, VARIABLES, CLASSES, encoder))
+
+
+def styled(seed: int = 0, **options: Any) -> tuple[StyledSentence, StyledGuide]:
+    """A styled sentence model and its guide; options are the guide's."""
+    torch.manual_seed(seed)
+    model = sharpen(StyledSentence(VOCABULARY, LATENT, CLASSES, CODE, decoder))
+    return model, sharpen(StyledGuide(VOCABULARY, LATENT, CLASSES, encoder, **options))

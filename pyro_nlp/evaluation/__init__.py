@@ -9,6 +9,7 @@ from pyro_nlp.evaluation.collapse import (
     shuffled_rise,
 )
 from pyro_nlp.evaluation.documents import NoDensityError
+from pyro_nlp.evaluation.gradients import GradientCheck, exact_gradient, gradient_check, gradient_variance
 from pyro_nlp.evaluation.likelihood import (
     Difference,
     ElboTerms,
@@ -25,6 +26,7 @@ __all__ = [
     "Difference",
     "ElboTerms",
     "Evaluation",
+    "GradientCheck",
     "Likelihood",
     "MutualInformation",
     "NoDensityError",
@@ -35,6 +37,9 @@ __all__ = [
     "compare",
     "elbo_terms",
     "evaluate",
+    "exact_gradient",
+    "gradient_check",
+    "gradient_variance",
     "importance_nll",
     "impute",
     "interpolate",

@@ -1,11 +1,25 @@
 """Inference as a value: estimators, bounds, KL weights and shapes, schedules, updates, and the training loop."""
 
-from pyro_nlp.inference.bounds import ELBO, Bound, Loss, PyroELBO
+from pyro_nlp.inference.baselines import Baseline, LeaveOneOut, Neural, RunningMean
+from pyro_nlp.inference.bounds import ELBO, IWAE, Bound, Loss, WakeSleep
 from pyro_nlp.inference.divergence import KL, FreeBits, Shape
-from pyro_nlp.inference.estimators import Estimator, Pathwise
+from pyro_nlp.inference.estimators import (
+    REBAR,
+    DisARM,
+    Enumerate,
+    Estimator,
+    LocalExpectation,
+    Marginalize,
+    Pathwise,
+    Relax,
+    ScoreFunction,
+    Signal,
+    Subset,
+)
 from pyro_nlp.inference.fit import Run, fit
 from pyro_nlp.inference.folder import RunError, RunFolder
 from pyro_nlp.inference.loop import Interrupted, NumericalError
+from pyro_nlp.inference.pyro_bounds import PyroELBO
 from pyro_nlp.inference.schedules import (
     Constant,
     Cyclical,
@@ -15,7 +29,8 @@ from pyro_nlp.inference.schedules import (
     Logistic,
     Schedule,
 )
+from pyro_nlp.inference.sites import Drawn, SiteTerms, StructureError
 from pyro_nlp.inference.strategy import Objective, Strategy
-from pyro_nlp.inference.terms import SiteTerms, StructureError, Terms, terms
+from pyro_nlp.inference.terms import Terms, terms
 from pyro_nlp.inference.training import SGD, Adam, Optimizer, Plateau, Training
 from pyro_nlp.inference.updates import Joint, Updates

@@ -5,16 +5,19 @@ A bound turns the terms of a batch into a loss per document: minus the bound on 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from pyro import infer
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_nlp.data.batches import Batch
+from pyro_nlp.inference.divergence import KL
+from pyro_nlp.inference.dreams import dreamt_log_q
+from pyro_nlp.inference.estimators import Estimator, Marginalize, Pathwise, Relax, Sampled, Signal
+from pyro_nlp.inference.terms import Terms
 
 if TYPE_CHECKING:
     from pyro_nlp.inference.strategy import Objective
@@ -38,9 +41,26 @@ class Bound(ABC):
         """Why this bound cannot be used with the rest of the strategy, with a cure; or None."""
         return None
 
+    def estimator(self, given: Estimator) -> Estimator:
+        """The estimator of a site in place of the strategy's, where the bound has gradients of its own."""
+        return given
+
     @abstractmethod
     def loss(self, objective: Objective, batch: Batch) -> Loss:
         """Minus the bound per document, differentiable."""
+
+
+def _report(terms: Terms, value: Tensor) -> Loss:
+    with torch.no_grad():
+        return Loss(value, terms.log_likelihood.mean(), {name: kl.mean() for name, kl in terms.kl.items()})
+
+
+def _some(objective: Objective, kind: type[Estimator], **having: object) -> str | None:
+    """A site whose estimator is of a kind and has some values."""
+    for name, estimator in objective.estimators.items():
+        if isinstance(estimator, kind) and all(getattr(estimator, k) == v for k, v in having.items()):
+            return name
+    return None
 
 
 @dataclass(frozen=True)
@@ -53,62 +73,155 @@ class ELBO(Bound):
 
     particles: int = 1
 
-    def loss(self, objective: Objective, batch: Batch) -> Loss:
-        terms = objective.terms(batch)
-        cost = -terms.log_likelihood
-        for name, site in terms.sites.items():
-            kl = objective.kl(name)
-            weight = objective.weight(name)
-            if weight:
-                cost = cost + weight * kl(site)
-        value = cost.mean()
-        for name, site in terms.sites.items():
-            surrogate = objective.estimators[name].surrogate(site, cost.detach())
-            if surrogate is not None:
-                value = value + surrogate.mean()
-        with torch.no_grad():
-            divergences = {name: kl.mean() for name, kl in terms.kl.items()}
-        return Loss(value, terms.log_likelihood.detach().mean(), divergences)
-
-
-@dataclass(frozen=True)
-class PyroELBO(Bound):
-    """One of Pyro's own objectives, for comparison and as an oracle.
-
-    A KL weight is put on by scaling the latent sites of model and guide alike, which is exact for these two objectives.
-    KL shapes such as free bits need `ELBO`.
-
-    Args:
-        name: the objective in `pyro.infer`.
-        particles: draws of the latents per document and step.
-    """
-
-    name: Literal["Trace_ELBO", "TraceMeanField_ELBO"] = "Trace_ELBO"
-    particles: int = 1
-
     def refuse(self, objective: Objective) -> str | None:
-        shaped = [name for name in objective.estimators if objective.kl(name).shape is not None]
-        if shaped:
-            return f"site '{shaped[0]}' has a KL shape, which {self.name} cannot see: use bound=ELBO()"
+        if site := _some(objective, Pathwise, gradient="dreg"):
+            return f"site '{site}': the doubly reparameterised gradient is one of IWAE: use Pathwise(gradient='stl')"
         return None
 
     def loss(self, objective: Objective, batch: Batch) -> Loss:
-        # A fresh one every time: Pyro's objectives cache the plate depth they first saw.
-        elbo: Any = getattr(infer, self.name)(
-            num_particles=self.particles, vectorize_particles=True, max_plate_nesting=objective.plates
-        )
-        weights = {name: objective.weight(name) for name in objective.estimators}
-        with _ScaleSites(weights):
-            loss = elbo.differentiable_loss(objective.model, objective.guide or (lambda batch: None), batch)
-        return Loss(loss / batch.population)
+        terms = objective.terms(batch)
+        paid = {name: objective.weight(name) for name in terms.sites}
+        shaped = {n: objective.kl(n)(site) for n, site in terms.sites.items() if paid[n]}
+        cost = -terms.log_likelihood
+        for name, kl in shaped.items():
+            cost = cost + paid[name] * kl
+        value = cost.mean()
+        for name, site in terms.sites.items():
+            if not objective.estimators[name].sampled:
+                continue
+            # what depends on the draw: all but a KL of its own in closed form, which has its gradient already
+            signal = -terms.log_likelihood_by_row
+            for other, kl in shaped.items():
+                if other != name or site.closed_form is None:
+                    whole = objective.kl(other).shape is None
+                    signal = signal + paid[other] * (terms.sites[other].kl_by_row if whole else kl)
+            surrogate = objective.surrogate(name, site.log_q, _leave_one_out(signal.detach()), batch)
+            value = value + terms.scope.expect(surrogate).expand_as(cost).mean()
+        return _report(terms, value)
 
 
-class _ScaleSites(Messenger):
-    """Multiplies the scale of the named sites; unlike `poutine.scale` it takes 0."""
+def _leave_one_out(loss: Tensor) -> Signal:
+    """The loss of each particle, and the mean of the others'."""
+    particles = loss.shape[-2]
+    if particles == 1:
+        return Signal(loss)
+    return Signal(loss, lambda: (loss.sum(-2, keepdim=True) - loss) / (particles - 1))
 
-    def __init__(self, weights: dict[str, float]) -> None:
-        super().__init__()
-        self.weights = weights
 
-    def _pyro_sample(self, message: Any) -> None:
-        message["scale"] = message["scale"] * self.weights.get(message["name"], 1.0)
+@dataclass(frozen=True)
+class IWAE(Bound):
+    """E[log 1/S sum_s p(x, z_s) / q(z_s | x)], tighter with more particles.      Burda et al. 2016 (arXiv:1509.00519)
+
+    A KL weight w tempers the weights: p(x | z) (p(z) / q(z | x))^w; it is a bound on log p(x) at w = 1 only.
+
+    Args:
+        particles: draws of the latents per document, S.
+    """
+
+    particles: int = 5
+
+    def refuse(self, objective: Objective) -> str | None:
+        for name, estimator in objective.estimators.items():
+            if objective.rows[name] > 1 and name not in objective.marginal:
+                kind = type(estimator).__name__
+                return f"site '{name}': {kind} has no importance weights: give it Marginalize() or ScoreFunction()"
+            if isinstance(estimator, Relax) and estimator.kl == "categorical":
+                return (
+                    f"site '{name}': Relax(kl='categorical') has no density at the draw, which IWAE weighs: "
+                    "give it Relax(kl='relaxed')"
+                )
+            if objective.kl(name).shape is not None:
+                return f"site '{name}' has a KL shape, and IWAE has no KL of a site to shape: use bound=ELBO()"
+        if (site := _some(objective, Pathwise, gradient="dreg")) and len(objective.estimators) > len(
+            objective.marginal
+        ) + 1:
+            return f"site '{site}': Pathwise(gradient='dreg') is for a single latent: use gradient='stl' or 'plain'"
+        return None
+
+    def loss(self, objective: Objective, batch: Batch) -> Loss:
+        terms = objective.terms(batch)
+        log_weight = terms.log_likelihood
+        for name, site in terms.sites.items():
+            weight = objective.weight(name)
+            if weight:
+                log_weight = log_weight + weight * (site.log_p - site.log_q)
+        bound = _log_mean(log_weight)
+        value = -bound.mean()
+        share = log_weight.detach().softmax(0)
+        for name, site in terms.sites.items():
+            estimator = objective.estimators[name]
+            if isinstance(estimator, Pathwise) and estimator.gradient == "dreg":
+                value = value.detach() - _zero((share * log_weight).sum(0).mean())
+                if site.value.requires_grad:
+                    events = site.value.dim() - 2
+                    site.value.register_hook(lambda g, e=events: g * share.to(g.dtype)[(..., *[None] * e)])
+            elif estimator.sampled:
+                loss = -bound.detach().expand_as(log_weight)
+                without = None if self.particles == 1 else lambda: -_without(log_weight.detach())
+                surrogate = objective.surrogate(name, site.log_q, Signal(loss, without), batch)
+                value = value + surrogate.expand_as(log_weight).sum(0).mean()
+        return _report(terms, value)
+
+
+def _zero(value: Tensor) -> Tensor:
+    """Zero, with the gradient of `value`."""
+    return value - value.detach()
+
+
+def _log_mean(log_weight: Tensor) -> Tensor:
+    return log_weight.logsumexp(0) - math.log(len(log_weight))
+
+
+def _without(log_weight: Tensor) -> Tensor:
+    """The bound with each weight replaced by the geometric mean of the others (Mnih and Rezende 2016, eq. 10)."""
+    particles = len(log_weight)
+    mean = (log_weight.sum(0) - log_weight) / (particles - 1)
+    own = torch.eye(particles, dtype=torch.bool, device=log_weight.device)[..., None]
+    replaced = torch.where(own, mean[None], log_weight[:, None])  # [S, the one left out, B]
+    return _log_mean(replaced)
+
+
+@dataclass(frozen=True)
+class WakeSleep(Bound):
+    """The model climbs IWAE; the guide learns to give high probability to latents, its own or dreamt ones.
+
+    Reweighted wake-sleep, Bornschein and Bengio 2015 (arXiv:1406.2751): `guide="wake"` weighs q's own draws by
+    importance, "sleep" draws latents and documents from the model, "both" is their mean. Plain wake-sleep (Hinton et
+    al. 1995) is one particle and "sleep". No estimator is needed: nothing is differentiated through a draw.
+
+    Args:
+        particles: draws of the latents per document.
+        guide: what the guide learns from.
+    """
+
+    particles: int = 5
+    guide: Literal["wake", "sleep", "both"] = "wake"
+
+    def __post_init__(self) -> None:
+        if self.guide not in ("wake", "sleep", "both"):
+            raise ValueError(f"WakeSleep: guide is 'wake', 'sleep' or 'both', not {self.guide!r}")
+
+    def estimator(self, given: Estimator) -> Estimator:
+        return given if isinstance(given, Marginalize) else Sampled()
+
+    def refuse(self, objective: Objective) -> str | None:
+        if self.particles == 1 and self.guide != "sleep":
+            return "one particle has the weight one whatever it is: use two or more, or guide='sleep'"
+        for name in objective.estimators:
+            if objective.kl(name) != KL():
+                return f"site '{name}' has a KL weight or shape, and WakeSleep has no KL to weigh: use bound=ELBO()"
+        return None
+
+    def loss(self, objective: Objective, batch: Batch) -> Loss:
+        terms = objective.terms(batch)
+        log_p = terms.log_likelihood + sum(site.log_p for site in terms.sites.values())
+        log_q = sum((site.log_q for site in terms.sites.values()), torch.zeros_like(log_p))
+        log_weight = (log_p - log_q).detach()
+        share = log_weight.softmax(0)
+        value = -_log_mean(log_weight).mean() - _zero((share * log_p).sum(0).mean())
+        parts = []
+        if self.guide != "sleep":
+            parts.append((share * log_q).sum(0).mean())
+        if self.guide != "wake":
+            parts.append(dreamt_log_q(objective.model, objective.guide, batch).mean())
+        return _report(terms, value - _zero(sum(parts, torch.zeros(())) / len(parts)))

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from pyro_nlp.inference.schedules import Schedule, at
-from pyro_nlp.inference.terms import SiteTerms
+from pyro_nlp.inference.sites import SiteTerms
 
 
 class Shape(ABC):

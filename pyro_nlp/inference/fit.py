@@ -140,8 +140,8 @@ def _train(
             first = int(loop.objective.step) == 0
             with pyro.validation_enabled(first):
                 for loss, batch in loop.steps():
+                    loop.check_gradients()
                     if first:
-                        loop.check_gradients()
                         pyro.enable_validation(False)  # the shapes have been seen to fit; the block restores it
                         first = False
                     meter.add(loss, batch, loop)

@@ -52,18 +52,26 @@ class Loop:
         self.seed, self.rank, self.world = seed, rank, world
         self.device = next(objective.parameters()).device
         self.dtype = choose_precision(training.precision, self.device)
-        self.compute: Callable[[Batch], Tensor] = objective if world == 1 else DistributedDataParallel(objective)
+        # a guide's parameters for a site that is summed out; those that a KL of weight 0 alone reaches
+        unused = bool(objective.marginal) or not all(objective.kl(n).weight == 1.0 for n in objective.estimators)
+        self.compute: Callable[[Batch], Tensor] = (
+            objective if world == 1 else DistributedDataParallel(objective, find_unused_parameters=unused)
+        )
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
+        learnt = {id(p) for p in objective.state.parameters()}
+        self.clipped = [p for p in self.parameters if id(p) not in learnt]  # a baseline's gradient drowns all others
         own = {id(p) for p in objective.model.parameters()}
         groups = {
-            "model": [p for p in self.parameters if id(p) in own],
-            "guide": [p for p in self.parameters if id(p) not in own],
+            "model": [p for p in self.clipped if id(p) in own],
+            "guide": [p for p in self.clipped if id(p) not in own],
+            "baselines": [p for p in self.parameters if id(p) in learnt],
         }
         self.optimizers = {k: training.optimizer.build(v) for k, v in groups.items() if v}
         self.epoch, self.row, self.slowdown, self.stalled, self.decays = 0, 0, 1.0, 0, 0
         self.best: dict[str, Any] | None = None
         self.gradient_norm = math.nan
         self.finished = False
+        self._checked, self._all_count = False, True
         self.order = self._order()
         objective.steps_per_epoch = len(self.order)
 
@@ -94,10 +102,10 @@ class Loop:
         return loss.detach()
 
     def apply(self, who: str = "both") -> None:
-        """Let the optimiser of `model`, `guide` or `both` step."""
+        """Let the optimiser of `model`, `guide` or `both` step; baselines learn from every gradient."""
         rate = at(self.training.optimizer.learning_rate, int(self.objective.step), self.objective.steps_per_epoch)
         for name, optimizer in self.optimizers.items():
-            if who in (name, "both"):
+            if who in (name, "both") or name == "baselines":
                 for group in optimizer.param_groups:
                     group["lr"] = rate * self.slowdown
                 optimizer.step()
@@ -121,6 +129,7 @@ class Loop:
         self.objective.train()
         while self.row < len(self.order):
             batch = self._batch(self.order[self.row])
+            self._all_count = all(self.objective.weight(name) > 0 for name in self.objective.estimators)
             loss = self.objective.strategy.updates.step(self, batch)
             self.objective.advance()
             self.row += 1
@@ -132,8 +141,16 @@ class Loop:
         self.order = self._order()
 
     def check_gradients(self) -> None:
-        """After the first step: a trainable parameter without gradient is a mistake in the model or the guide."""
+        """After the first step that says: a trainable parameter without gradient is a mistake in model or guide.
+
+        A KL of weight 0 says nothing about the parameters that only it reaches.
+        """
+        if self._checked or not self._all_count:
+            return
+        self._checked = True
         missing = [n for n, p in self.objective.named_parameters() if p.requires_grad and p.grad is None]
+        if self.objective.marginal:  # the guide's share in a site that is summed out is idle by right
+            missing = [n for n in missing if not n.startswith("guide.")]
         if missing:
             raise StructureError(
                 f"no gradient reaches {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}: "
@@ -150,7 +167,7 @@ class Loop:
         return drop_words(batch, rate) if rate and isinstance(batch, TextBatch) else batch
 
     def _clip(self) -> None:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = [p.grad for p in self.clipped if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         self.gradient_norm = norm.item()
         if not math.isfinite(self.gradient_norm):
@@ -275,9 +292,9 @@ class Loop:
             value = site.scope.per_document(value, site.guide)
             values += [(f"value of '{name}'", value), (f"KL of '{name}'", site.kl)]
         for what, value in sorted(values, key=lambda pair: "value" not in pair[0]):
-            rows = (~value.isfinite()).any(0).nonzero().flatten().tolist()
+            rows = (~value.isfinite()).flatten(0, -2).any(0).nonzero().flatten().tolist()
             if rows:
-                documents = batch.index[rows[:5]].tolist() if len(value[0]) == len(batch) else "all"
+                documents = batch.index[rows[:5]].tolist() if value.shape[-1] == len(batch) else "all"
                 return f"{self._where()}: the {what} is not finite for training documents {documents}"
         return None
 
@@ -296,7 +313,7 @@ def validation_bound(objective: Objective, split: Split, batch_size: int, loop: 
         own = rows[loop.rank :: loop.world]
         if not len(own):
             continue
-        terms = objective.terms(split.batch(own).to(loop.device))
+        terms = objective.plain_terms(split.batch(own).to(loop.device))
         sums["reconstruction"] -= terms.log_likelihood.mean(0).sum().item()
         for name, kl in terms.kl.items():
             sums[f"kl.{name}"] += kl.mean(0).sum().item()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import Batch
 from pyro_nlp.inference.bounds import ELBO, Bound, Loss
+from pyro_nlp.inference.compiling import Latent, describe, latents, refuse, refuse_modules
 from pyro_nlp.inference.divergence import KL
-from pyro_nlp.inference.estimators import Estimator, Pathwise
-from pyro_nlp.inference.terms import SiteTerms, StructureError, Terms, terms
+from pyro_nlp.inference.estimators import Estimator, Marginalize, Pathwise, Signal
+from pyro_nlp.inference.schedules import Schedule, at
+from pyro_nlp.inference.terms import StructureError, Terms, terms
 from pyro_nlp.inference.updates import Joint, Updates
 
 
@@ -23,7 +25,7 @@ class Strategy:
     """How to infer: an estimator per latent, a bound, a weight and shape for each KL, and who steps when.
 
     Example:
-        >>> Strategy(kl=KL(weight=Linear(0.0, 1.0, epochs=10), shape=FreeBits(8.0)))
+        >>> Strategy(discrete=Enumerate(), kl=KL(weight=Linear(0.0, 1.0, epochs=10), shape=FreeBits(8.0)))
 
     Args:
         continuous: estimator of latents with a continuous support.
@@ -47,46 +49,30 @@ class Strategy:
         Raises:
             StructureError: model and guide do not fit each other or the strategy; the message names site and cure.
         """
-        for role, module in (("model", model), ("guide", guide)):
-            if isinstance(module, type):
-                raise StructureError(f"the {role} is a class, {module.__name__}: pass an instance of it")
-            if module is not None and not isinstance(module, nn.Module):
-                raise StructureError(
-                    f"the {role} is a {type(module).__name__}: make it a PyroModule, or it cannot be trained"
-                )
-        shared = _shared_parameters(model, guide)
-        if shared:
-            raise StructureError(f"model and guide share the parameter '{shared}': the guide owns its encoder")
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            dry = terms(model, guide, batch, particles=self.bound.particles)
-        estimators = {name: self._estimator(site) for name, site in dry.sites.items()}
-        for name in (*self.sites, *(self.kl if isinstance(self.kl, dict) else ())):
-            if name not in estimators:
+        refuse_modules(model, guide)
+        with torch.random.fork_rng(devices=[]):
+            found = latents(model, guide, batch, self.discrete, self.sites)
+            estimators = {name: self._estimator(latent) for name, latent in found.items()}
+            named = (*self.sites, *(self.kl if isinstance(self.kl, dict) else ()))
+            unknown = next((name for name in named if name not in estimators), None)
+            if unknown:
                 known = ", ".join(f"'{n}'" for n in estimators) or "none"
-                raise StructureError(f"the strategy names the site '{name}'; the latents are {known}")
-        objective = Objective(model, guide, self, estimators, dry)
-        for name, site in dry.sites.items():
-            shape = objective.kl(name).shape
-            reason = shape.refuse(site) if shape is not None else None
-            if reason:
-                raise StructureError(f"site '{name}': {reason}")
-        reason = self.bound.refuse(objective)
-        if reason:
-            raise StructureError(f"{type(self.bound).__name__}: {reason}")
+                raise StructureError(f"the strategy names the site '{unknown}'; the latents are {known}")
+            objective = Objective(model, guide, self, estimators, found, batch)
+            refuse(objective, batch)
         return objective
 
-    def _estimator(self, site: SiteTerms) -> Estimator:
-        discrete = site.q.support.is_discrete if site.q.support is not None else False
-        estimator = self.sites.get(site.name) or (self.discrete if discrete else self.continuous)
+    def _estimator(self, latent: Latent) -> Estimator:
+        estimator = self.sites.get(latent.name) or (self.discrete if latent.discrete else self.continuous)
         if estimator is None:
             raise StructureError(
-                f"site '{site.name}' is discrete ({type(site.q).__name__}) and the strategy has no "
+                f"site '{latent.name}' is discrete ({type(latent.fn).__name__}) and the strategy has no "
                 "estimator for it: set Strategy(discrete=...)"
             )
-        reason = estimator.refuse(site)
+        reason = estimator.refuse(latent.fn)
         if reason:
-            raise StructureError(f"site '{site.name}': {reason}")
-        return estimator
+            raise StructureError(f"site '{latent.name}': {reason}")
+        return self.bound.estimator(estimator)
 
 
 class Objective(nn.Module):
@@ -95,8 +81,11 @@ class Objective(nn.Module):
     It owns everything about inference that changes with training, so that all of it is trained, saved and synchronised.
 
     Attributes:
-        model, guide: the two modules.
+        model, guide: the two modules; the guide is None where all its sites are summed out in the model.
         estimators: estimator of every latent site.
+        marginal: the sites that are summed out in the model.
+        rows: by site, the values it takes at once.
+        state: what estimators learn, as modules by site.
         step: optimiser steps taken (a buffer); `steps_per_epoch` is set by `fit`.
         last: what the latest loss was made of.
     """
@@ -109,18 +98,24 @@ class Objective(nn.Module):
         guide: nn.Module | None,
         strategy: Strategy,
         estimators: dict[str, Estimator],
-        dry: Terms,
+        found: dict[str, Latent],
+        batch: Batch,
     ) -> None:
         super().__init__()
-        self.model, self.guide = model, guide
-        self.strategy, self.estimators = strategy, estimators
-        self.plates = dry.scope.plates
+        self.marginal = tuple(name for name, e in estimators.items() if isinstance(e, Marginalize))
+        # with all its sites summed out a guide has nothing to say, but for labels that it has seen
+        idle = estimators and all(name in self.marginal and not hasattr(found[name].fn, "known") for name in estimators)
+        self.model, self.guide = model, None if idle else guide
+        self.strategy, self.estimators, self.latents = strategy, estimators, found
+        self.rows = {name: e.rows(found[name].fn) for name, e in estimators.items()}
+        self.plates = getattr(model, "plates", 1)
         self.steps_per_epoch: int | None = None
         self.last: Loss | None = None
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self._now = 0  # the buffer as a Python number, read by schedules
-        self._draws = _Draw({n: e for n, e in estimators.items() if type(e).draw is not Estimator.draw})
-        self.summary = [_describe(site, estimators[name], self.kl(name)) for name, site in dry.sites.items()]
+        states = {name: e.state(batch) for name, e in estimators.items()}
+        self.state = nn.ModuleDict({_key(name): state for name, state in states.items() if state is not None})
+        self.summary = [describe(found[name], e, self.kl(name), self.rows[name]) for name, e in estimators.items()]
 
     def forward(self, batch: Batch) -> Tensor:
         self.last = self.strategy.bound.loss(self, batch)
@@ -128,8 +123,33 @@ class Objective(nn.Module):
 
     def terms(self, batch: Batch) -> Terms:
         """Both sides of every site, drawn as the estimators ask."""
-        with self._draws:
-            return terms(self.model, self.guide, batch, particles=self.strategy.bound.particles, plates=self.plates)
+        draws = {
+            n: partial(e.draw, now=self.at) for n, e in self.estimators.items() if type(e).draw is not Estimator.draw
+        }
+        return self._terms(batch, self.strategy.bound.particles, draws)
+
+    def plain_terms(self, batch: Batch) -> Terms:
+        """Both sides of every site by one plain draw, whatever the estimators: what a model is judged by."""
+        return self._terms(batch, 1, {})
+
+    def _terms(self, batch: Batch, particles: int, draws: dict[str, Any]) -> Terms:
+        return terms(
+            self.model,
+            self.guide,
+            batch,
+            particles=particles,
+            plates=self.plates,
+            draws=draws,
+            marginal=self.marginal,
+        )
+
+    def surrogate(self, site: str, log_q: Tensor, signal: Signal, batch: Batch) -> Tensor:
+        """The part of a site's gradient that does not come through its draw, as a term of value zero."""
+        key = _key(site)
+        state = self.state[key] if key in self.state else None  # noqa: SIM401 (a ModuleDict has no get)
+        found = self.estimators[site].surrogate(log_q, signal, state, batch)
+        assert found is not None
+        return found
 
     def kl(self, site: str) -> KL:
         """Weight and shape of a site's KL."""
@@ -139,6 +159,10 @@ class Objective(nn.Module):
     def weight(self, site: str) -> float:
         """KL weight of a site at this step."""
         return self.kl(site).weight_at(self._now, self.steps_per_epoch)
+
+    def at(self, value: float | Schedule) -> float:
+        """A number or schedule at this step."""
+        return at(value, self._now, self.steps_per_epoch)
 
     def advance(self) -> None:
         """Count one optimiser step."""
@@ -150,33 +174,6 @@ class Objective(nn.Module):
         self._now = int(self.step)
 
 
-class _Draw(Messenger):
-    """Lets estimators change how their sites are drawn."""
-
-    def __init__(self, estimators: dict[str, Estimator]) -> None:
-        super().__init__()
-        self.estimators = estimators
-
-    def _pyro_sample(self, message: Any) -> None:
-        estimator = self.estimators.get(message["name"])
-        if estimator is not None and not message["is_observed"] and not message["done"]:
-            estimator.draw(message)
-
-
-def _describe(site: SiteTerms, estimator: Estimator, kl: KL) -> dict[str, str]:
-    return {
-        "site": site.name,
-        "guide": type(getattr(site.q, "base_dist", site.q)).__name__,
-        "event": str(list(site.q.event_shape)),
-        "estimator": repr(estimator),
-        "kl": "closed form" if site._closed_form is not None else "log q - log p at the draw",
-        "weight": repr(kl.weight),
-        "shape": repr(kl.shape) if kl.shape is not None else "",
-    }
-
-
-def _shared_parameters(model: nn.Module, guide: nn.Module | None) -> str | None:
-    if guide is None or getattr(guide, "shares_parameters", False):
-        return None
-    owned = {id(p) for p in model.parameters()}
-    return next((name for name, p in guide.named_parameters() if id(p) in owned), None)
+def _key(site: str) -> str:
+    """A site's name as that of a module, which may not hold dots."""
+    return site.replace(".", "_")

@@ -92,3 +92,22 @@ class GaussianHead(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
             return self.loc(features), (0.5 * self.log_variance(features)).exp()
+
+
+class CategoricalHead(nn.Module):
+    """Features to logits of a categorical, in float32 also under autocast.
+
+    Shapes: `[..., width]` to `[..., classes]`. The weights start small: near the uniform distribution, where no class
+    is given up early, yet not at it, so that the encoder gets a gradient from the first step.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(width, classes)
+        nn.init.normal_(self.logits.weight, std=0.1 * width**-0.5)
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.logits(features.float())
+            return logits

@@ -16,7 +16,7 @@ from torch import nn
 
 from pyro_nlp.data.splits import VectorSplit
 from pyro_nlp.inference import ELBO, PyroELBO, Strategy
-from pyro_nlp.inference.bounds import _ScaleSites
+from pyro_nlp.inference.pyro_bounds import _ScaleSites
 from tests.inference.test_terms import Words, WordsGuide
 from tests.tiny import gradients, ring
 

@@ -1,0 +1,110 @@
+"""One site that is latent for some documents and known for others (layer: distributions).
+
+The guide's posterior is pinned at the label where there is one. The model is not told: with c at its label, its
+log-likelihood and a KL of -log p(label) are what observing c would have given (Kingma et al. 2014b, M2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import OneHotCategorical
+from torch import Tensor
+
+from pyro_nlp.data.batches import CountBatch, TextBatch
+
+OFF_LABEL = -1e4
+"""Logit of every other class: exp() of it is exactly 0, and 0 times it is not NaN, as it would be at -inf."""
+
+
+class Pinned(OneHotCategorical):
+    """A OneHotCategorical that puts everything on the label of those documents whose label is known.
+
+    log q(label) = 0, so KL(q || p) = -log p(label); draws are the label; enumeration gives other classes weight 0;
+    temperatures cannot move it. No gradient reaches `logits` there.
+
+    Shapes: logits `[..., B, K]`, known `[B]`, or anything that broadcasts with `[..., B]`.
+
+    Args:
+        logits: of the posterior where nothing is known.
+        known: the label, or -1 where unknown.
+
+    Attributes:
+        known: as given, also after `expand`: it broadcasts with the batch shape.
+        inferred: normalised logits before pinning. A classifier learns from labels only through a loss on them,
+            such as the alpha log q(label | x) of M2.
+    """
+
+    known: Tensor
+    inferred: Tensor
+
+    def __init__(self, logits: Tensor, known: Tensor, validate_args: bool | None = None) -> None:
+        self.known, self.inferred = known, logits.log_softmax(-1)
+        label = known[..., None]
+        elsewhere = torch.arange(logits.shape[-1], device=logits.device) != label
+        at_label = logits.new_zeros(elsewhere.shape).masked_fill(elsewhere, OFF_LABEL)
+        super().__init__(logits=torch.where(label < 0, self.inferred, at_label), validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Pinned:
+        new = self._get_checked_instance(Pinned, _instance)
+        new.known, new.inferred = self.known, self.inferred  # what broadcasts with one shape does with its expansions
+        result: Pinned = super().expand(batch_shape, _instance=new)
+        return result
+
+
+def labelled(name: str, fn: OneHotCategorical, labels: Tensor | None) -> Tensor:
+    """Open the site `name` in a guide: drawn from `fn`, or at the label where it is known.
+
+    Example:
+        >>> with batch.documents():
+        ...     c = labelled("c", OneHotCategorical(logits=logits), seen_labels(batch, 0.1))
+
+    Args:
+        name: of the site.
+        fn: posterior of the unknown, batch shape `[B]`.
+        labels: class of each document, -1 where unknown, `[B]`; None where none is known.
+    """
+    if type(fn) is not OneHotCategorical:
+        raise ValueError(
+            f"site '{name}': found a {type(fn).__name__}; labelled() pins a OneHotCategorical of pyro.distributions: "
+            "pass one, one class per document"
+        )
+    if labels is None:
+        free: Tensor = pyro.sample(name, fn)
+        return free
+    classes = fn.event_shape[0]
+    largest = int(labels.max()) if labels.numel() else -1
+    if largest >= classes:
+        raise ValueError(
+            f"site '{name}': found the label {largest}, expected less than the {classes} classes: "
+            f"set classes to at least {largest + 1} in model and guide"
+        )
+    pinned: Tensor = pyro.sample(name, Pinned(fn.logits, labels))
+    return pinned
+
+
+def seen_labels(batch: TextBatch | CountBatch, share: float) -> Tensor | None:
+    """Labels of about `share` of the documents, -1 for the rest, `[B]`; None if `share` is 0.
+
+    Which ones follows from a document's index alone: the same in every epoch, process and run, and the ones seen
+    at a share are among those seen at a larger one.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"supervision is a share of the documents, between 0 and 1, not {share}")
+    if share == 0:
+        return None
+    if batch.labels is None:
+        raise ValueError(
+            f"supervision is {share}, but the corpus has no labels: choose one that has, or set supervision to 0"
+        )
+    return batch.labels.masked_fill(_uniform(batch.index) >= share, -1)
+
+
+def _uniform(index: Tensor) -> Tensor:
+    """A number in [0, 1) for each index, by two rounds of multiply and xor-shift on 32 bits."""
+    x = index & 0xFFFFFFFF
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF  # int64 wraps; the low 32 bits are right
+    return (x ^ (x >> 16)).double() / 2**32

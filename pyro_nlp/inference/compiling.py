@@ -1,0 +1,214 @@
+"""What `Strategy.compile` finds out about a model and a guide, and what it refuses (layer: inference)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.poutine import Trace
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from pyro_nlp.data.batches import Batch
+from pyro_nlp.inference.divergence import KL
+from pyro_nlp.inference.estimators import Estimator, Marginalize, Relax
+from pyro_nlp.inference.pyro_bounds import PyroELBO
+from pyro_nlp.inference.sites import Scope, Site, SiteTerms, StructureError, is_latent
+from pyro_nlp.inference.support import LIMIT
+from pyro_nlp.inference.terms import collect, trace_guide, trace_model
+
+if TYPE_CHECKING:
+    from pyro_nlp.inference.strategy import Objective
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A latent site as the dry run saw it.
+
+    Attributes:
+        fn: its distribution in the guide; in the model where the guide has none.
+        pair: both sides of it; None where the guide has none.
+    """
+
+    name: str
+    fn: TorchDistribution
+    pair: SiteTerms | None
+
+    @property
+    def discrete(self) -> bool:
+        """Whether its support is."""
+        support = self.fn.support
+        return bool(support is not None and support.is_discrete)
+
+
+def refuse_modules(model: Any, guide: Any) -> None:
+    """Refuse what is no module, and parameters that both sides own."""
+    for role, module in (("model", model), ("guide", guide)):
+        if isinstance(module, type):
+            raise StructureError(f"the {role} is a class, {module.__name__}: pass an instance of it")
+        if module is not None and not isinstance(module, nn.Module):
+            raise StructureError(
+                f"the {role} is a {type(module).__name__}: make it a PyroModule, or it cannot be trained"
+            )
+    if guide is None or getattr(guide, "shares_parameters", False):
+        return
+    owned = {id(p) for p in model.parameters()}
+    shared = next((name for name, p in guide.named_parameters() if id(p) in owned), None)
+    if shared:
+        raise StructureError(f"model and guide share the parameter '{shared}': the guide owns its encoder")
+
+
+def latents(
+    model: nn.Module,
+    guide: nn.Module | None,
+    batch: Batch,
+    discrete: Estimator | None,
+    sites: Mapping[str, Estimator],
+) -> dict[str, Latent]:
+    """The latent sites of a model and a guide, by plain samples; a site that is summed out needs no guide."""
+    scope = Scope(1, len(batch), batch.population, getattr(model, "plates", 1))
+    with torch.no_grad():
+        guide_trace = trace_guide(guide, batch, scope)
+        model_trace = trace_model(model, batch, scope, guide_trace)
+    alone: dict[str, Latent] = {}
+    nodes: dict[str, Site] = dict(model_trace.nodes)
+    for name, site in nodes.items():
+        if is_latent(site) and name not in guide_trace:
+            latent = Latent(name, site["fn"], None)
+            if isinstance(sites.get(name) or (discrete if latent.discrete else None), Marginalize):
+                alone[name] = latent
+                model_trace.remove_node(name)
+    found = collect(guide_trace, model_trace, scope)
+    return {name: Latent(name, pair.q, pair) for name, pair in found.sites.items()} | alone
+
+
+def refuse(objective: Objective, batch: Batch) -> None:
+    """Refuse what a strategy cannot do with a model and a guide, and run it once."""
+    for name, latent in objective.latents.items():
+        _refuse_kl(objective, name, latent)
+    if objective.marginal and objective.guide is not None:
+        _refuse_consumers(objective, batch)
+    reason = objective.strategy.bound.refuse(objective)
+    if reason:
+        raise StructureError(f"{type(objective.strategy.bound).__name__}: {reason}")
+    total = math.prod(objective.rows.values())
+    if total > LIMIT and not isinstance(objective.strategy.bound, PyroELBO):  # which sums chains step by step
+        each = ", ".join(f"'{name}' {rows:,}" for name, rows in objective.rows.items() if rows > 1)
+        raise StructureError(
+            f"{total:,} configurations per document ({each}), and the limit is {LIMIT:,}: give a site of many "
+            "variables LocalExpectation() or ScoreFunction(baseline=LeaveOneOut())"
+        )
+    training = objective.training
+    with torch.enable_grad():  # Pyro's objectives refuse a loss without a gradient
+        objective.eval()
+        objective.steps_per_epoch = objective.steps_per_epoch or 1
+        try:
+            objective(batch)
+        finally:
+            objective.steps_per_epoch = None
+            objective.train(training)
+            objective.last = None
+    relaxed = [name for name, e in objective.estimators.items() if isinstance(e, Relax)]
+    if relaxed:
+        _refuse_index(objective, relaxed, batch)
+
+
+def _refuse_kl(objective: Objective, name: str, latent: Latent) -> None:
+    kl = objective.kl(name)
+    if name in objective.marginal:
+        if kl != KL():
+            raise StructureError(
+                f"site '{name}' is summed out and has no KL to weigh or shape: name the other latents, as in "
+                "kl={'z': KL(...)}"
+            )
+        return
+    assert latent.pair is not None
+    reason = kl.shape.refuse(latent.pair) if kl.shape is not None else None
+    if reason:
+        raise StructureError(f"site '{name}': {reason}")
+
+
+def _refuse_consumers(objective: Objective, batch: Batch) -> None:
+    """A site that is summed out must not steer the rest of the guide: its value there means nothing."""
+    scope = Scope(1, len(batch), batch.population, objective.plates)
+    guide = objective.guide
+    assert guide is not None
+    for name in objective.marginal:
+        pair = objective.latents[name].pair
+        if pair is None:
+            continue
+        one, other = _two_values(pair.value)
+        first, second = (_guide_trace(guide, batch, scope, {name: value}) for value in (one, other))
+        for site in first.nodes:
+            if site != name and is_latent(first.nodes[site]) and not _same(first.nodes[site], second.nodes[site]):
+                raise StructureError(
+                    f"site '{site}' of the guide depends on '{name}', which is summed out in the model: make it "
+                    f"independent of it, or give '{name}' another estimator, as Enumerate()"
+                )
+
+
+def _two_values(value: Tensor) -> tuple[Tensor, Tensor]:
+    """A value of a discrete site, and another: the one-hot beside it, the next index, the opposite."""
+    if value.dim() > 2:
+        return value, value.roll(1, -1)
+    return value, 1 - value if bool((value <= 1).all()) else (value - 1).clamp(min=0)
+
+
+def _guide_trace(guide: nn.Module, batch: Batch, scope: Scope, given: dict[str, Tensor]) -> Trace:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        return trace_guide(guide, batch, scope, given)
+
+
+def _same(first: Site, second: Site) -> bool:
+    """Whether two sites have one distribution, by draws from the same state of the generator and their densities."""
+    same = torch.equal(first["value"], second["value"])
+    return same and torch.equal(first["fn"].log_prob(first["value"]), second["fn"].log_prob(second["value"]))
+
+
+def _refuse_index(objective: Objective, relaxed: list[str], batch: Batch) -> None:
+    """A relaxed sample has to be used in a way that lets a gradient through."""
+    with torch.enable_grad():
+        terms = objective.terms(batch)
+        values = [terms.sites[name].value for name in relaxed]
+        live = [name for name, value in zip(relaxed, values, strict=True) if value.requires_grad]
+        if not live or not terms.log_likelihood.requires_grad:
+            reached: Any = [None] * len(live)
+        else:
+            reached = torch.autograd.grad(
+                terms.log_likelihood.sum(), [terms.sites[name].value for name in live], allow_unused=True
+            )
+    for name, gradient in zip(live, reached, strict=True):
+        if gradient is None:
+            raise StructureError(
+                f"site '{name}': no gradient of the likelihood reaches its relaxed sample: the model uses it as an "
+                "index (argmax, a table look-up) or not at all; use it linearly, as in c @ W"
+            )
+
+
+def describe(latent: Latent, estimator: Estimator, kl: KL, rows: int) -> dict[str, str]:
+    """A row of the report of `compile`."""
+    summed = isinstance(estimator, Marginalize)
+    return {
+        "site": latent.name,
+        "guide": "-" if summed else type(getattr(latent.fn, "base_dist", latent.fn)).__name__,
+        "event": str(list(latent.fn.event_shape)),
+        "estimator": repr(estimator),
+        "rows": str(rows),
+        "kl": "-" if summed else _kl_form(latent),
+        "weight": "-" if summed else repr(kl.weight),
+        "shape": repr(kl.shape) if kl.shape is not None else "",
+    }
+
+
+def _kl_form(latent: Latent) -> str:
+    assert latent.pair is not None
+    try:
+        kl_divergence(latent.pair.q, latent.pair.p)
+    except NotImplementedError:
+        return "log q - log p at the draw"
+    return "closed form"

@@ -1,0 +1,226 @@
+"""What one latent site says of each document, and how tables of values are reduced (layer: inference).
+
+A *table* is a batch dimension that an estimator adds to a site: in place of one draw the site takes several values at
+once, each with a weight, so that a sum over values is an ordinary evaluation of the model on more rows. Tables stand
+left of the particles; weights carry gradients, and `Scope.expect` sums value times weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from pyro.distributions import Independent, TorchDistribution
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+Site = Any
+"""A node of a Pyro trace."""
+
+
+class StructureError(ValueError):
+    """A model and a guide that do not belong together, or a strategy that does not fit them."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What an estimator put in the place of a site's draw.
+
+    Attributes:
+        value: `[*batch, *event]`, or `[rows, *batch, *event]` where there is a weight.
+        weight: of every row, `[rows, *batch]`; its gradient is part of the estimator.
+        log_density: log-density of the value under a distribution of the site's family, where it is not
+            `fn.log_prob(value)` (a relaxed value).
+        path_only: leave out of log q the gradient that does not come through the value.
+    """
+
+    value: Tensor
+    weight: Tensor | None = None
+    log_density: Callable[[TorchDistribution], Tensor] | None = None
+    path_only: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A dimension over values of a site: `dim` from the right of `[..., particles, documents]`; weights, or None where
+    the model's own log-probabilities are summed (a marginalised site)."""
+
+    site: str
+    dim: int
+    weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The shape of one evaluation of a model: how batch dimensions map to tables, particles and documents.
+
+    Attributes:
+        particles: draws per document, S; they sit at dim -1 - plates.
+        documents: documents in the batch, B, at dim -1.
+        population: documents in the corpus, N.
+        plates: the model's own plate dimensions, documents included.
+        tables: the weighted tables, in the order of their sites.
+    """
+
+    particles: int
+    documents: int
+    population: int
+    plates: int
+    tables: tuple[Table, ...] = ()
+
+    def log_prob(self, site: Site) -> Tensor:
+        """Masked, unscaled log-probability of a site, `[*tables, particles, documents]` (or 1 in place of any)."""
+        return self.per_document(site["fn"].log_prob(site["value"]), site)
+
+    def per_document(self, value: Tensor, site: Site) -> Tensor:
+        """Reduce a tensor of the site's batch shape to `[*tables, particles, documents]`.
+
+        The plate's scale N/B is left out and any other scale is kept. A site outside the documents plate belongs to
+        the corpus: every document carries 1/N of it.
+        """
+        value = scale_and_mask(value, self.factor(site), site["mask"])
+        if value.dim() < self.plates + 1:
+            value = value[(None,) * (self.plates + 1 - value.dim())]
+        if self.plates > 1:
+            value = value.sum(tuple(range(-self.plates, -1)))
+        return value if in_documents(site) else value.sum(-1, keepdim=True) / self.population
+
+    def factor(self, site: Site) -> float | Tensor:
+        """The site's scale without the documents plate's N/B."""
+        factor = site["scale"]
+        if in_documents(site):
+            factor = factor * (self.documents / self.population)
+        return factor if isinstance(factor, Tensor) or abs(factor - 1) > 1e-6 else 1.0
+
+    def expect(self, value: Tensor, events: int = 0) -> Tensor:
+        """Sum out the tables: `[*tables, particles, documents, *event]` to `[particles, documents, *event]`.
+
+        A value that lacks a table's dimension does not depend on it and is not weighted by it, unless the weights of
+        another table do (a site whose probabilities depend on an enumerated one).
+        """
+        if value.dim() - events <= 2:
+            return value
+        needed = [t for t in self.tables if _has(value, t.dim - events)]
+        for table in needed:  # the list grows: tables that the weights of a needed one depend on
+            assert table.weight is not None
+            needed += [t for t in self.tables if t not in needed and _has(table.weight, t.dim)]
+        for table in needed:
+            assert table.weight is not None
+            value = value * table.weight[(..., *[None] * events)]
+        summed = value.sum([t.dim - events for t in needed], keepdim=True) if needed else value
+        return summed[(0,) * (summed.dim() - events - 2)]
+
+
+def _has(value: Tensor, dim: int) -> bool:
+    return value.dim() >= -dim and value.shape[dim] > 1
+
+
+class SiteTerms:
+    """One latent site, seen from the guide (q) and from the model (p). Everything is computed when asked for."""
+
+    def __init__(self, name: str, guide: Site, model: Site, scope: Scope) -> None:
+        self.name, self.guide, self.model, self.scope = name, guide, model, scope
+        self.drawn: Drawn | None = guide["infer"].get("drawn")
+
+    @property
+    def q(self) -> TorchDistribution:
+        """The guide's distribution."""
+        return self.guide["fn"]
+
+    @property
+    def p(self) -> TorchDistribution:
+        """The model's distribution."""
+        return self.model["fn"]
+
+    @property
+    def value(self) -> Tensor:
+        """What was drawn, `[*tables, particles, documents, *event]`."""
+        return self.guide["value"]
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        """log q(z | x), `[*tables, particles, documents]`."""
+        log_q = self._log_density(self.guide)
+        if self.drawn is not None and self.drawn.path_only:
+            # the same at the detached value has the score alone for a gradient: what is left came through the value
+            score = self.scope.per_document(self.q.log_prob(self.value.detach()), self.guide)
+            log_q = log_q - (score - score.detach())
+        return log_q
+
+    @cached_property
+    def log_p(self) -> Tensor:
+        """log p(z), `[*tables, particles, documents]`."""
+        return self._log_density(self.model)
+
+    def _log_density(self, site: Site) -> Tensor:
+        if self.drawn is None or self.drawn.log_density is None:
+            return self.scope.log_prob(site)
+        return self.scope.per_document(self.drawn.log_density(site["fn"]), site)
+
+    @cached_property
+    def kl_per_dimension(self) -> Tensor | None:
+        """Analytic KL by dimension (by variable of a discrete site), `[particles, documents, D]`; None where the site
+        does not factorise."""
+        q, p = self.q, self.p
+        if not (isinstance(q, Independent) and isinstance(p, Independent)) or q.reinterpreted_batch_ndims != 1:
+            return None
+        if not self.analytic or self.guide["mask"] is not None or self.scope.plates > 1 or not in_documents(self.guide):
+            return None
+        try:
+            kl = kl_divergence(q.base_dist, p.base_dist)
+        except NotImplementedError:
+            return None
+        kl = self.scope.expect(kl * self.scope.factor(self.guide), events=1)
+        return kl.expand(self.scope.particles, self.scope.documents, -1)
+
+    @cached_property
+    def analytic(self) -> bool:
+        """Whether a closed form of the KL may be used: both sides have the same scale and mask, and the estimator does
+        not ask for densities at the draw."""
+        density = self.drawn is not None and (self.drawn.path_only or self.drawn.log_density is not None)
+        return not density and all(_equal(self.guide[what], self.model[what]) for what in ("scale", "mask"))
+
+    @cached_property
+    def closed_form(self) -> Tensor | None:
+        """The KL in closed form, `[*tables, particles, documents]`; None where there is none."""
+        if not self.analytic:
+            return None
+        try:
+            return self.scope.per_document(kl_divergence(self.q, self.p), self.guide)
+        except NotImplementedError:
+            return None
+
+    @cached_property
+    def kl_by_row(self) -> Tensor:
+        """KL before tables are summed out: closed form, else log q - log p, `[*tables, particles, documents]`."""
+        return self.log_q - self.log_p if self.closed_form is None else self.closed_form
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """KL(q || p) in closed form where there is one, else log q - log p at the draw, `[particles, documents]`."""
+        return self.scope.expect(self.kl_by_row)
+
+
+def _equal(first: object, second: object) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first is second or torch.equal(first, second)
+    return not isinstance(first, Tensor) and not isinstance(second, Tensor) and first == second
+
+
+def in_documents(site: Site) -> bool:
+    """Whether a site stands in the documents plate."""
+    return any(frame.name == "documents" for frame in site["cond_indep_stack"])
+
+
+def is_subsample(site: Site) -> bool:
+    """Whether a site is the choice of documents that a plate makes."""
+    return type(site["fn"]).__name__ == "_Subsample"
+
+
+def is_latent(site: Site) -> bool:
+    """Whether a site is drawn."""
+    return site["type"] == "sample" and not site["is_observed"] and not is_subsample(site)

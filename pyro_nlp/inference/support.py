@@ -1,0 +1,67 @@
+"""The values that a discrete site can take, as one table (layer: inference)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, distributions
+
+LIMIT = 4096
+"""Most configurations of all enumerated sites together, per document."""
+
+
+def base(fn: TorchDistribution) -> TorchDistribution:
+    """The distribution of one variable, without `to_event`, `expand` and `mask`."""
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
+
+
+def one_hot(fn: TorchDistribution) -> bool:
+    """Whether values are one-hot vectors."""
+    return isinstance(base(fn), distributions.OneHotCategorical)
+
+
+def binary(fn: TorchDistribution) -> bool:
+    """Whether values are zeros and ones."""
+    return isinstance(base(fn), distributions.Bernoulli)
+
+
+def categories(fn: TorchDistribution) -> int | None:
+    """Values of one variable, K; None where it is not finite."""
+    if one_hot(fn):
+        return int(base(fn).event_shape[-1])
+    if isinstance(base(fn), distributions.Categorical):
+        return int(base(fn).probs.shape[-1])
+    return 2 if binary(fn) else None
+
+
+def variables(fn: TorchDistribution) -> int:
+    """Variables of a site, M: those that `to_event` has made one event."""
+    return math.prod(fn.event_shape[:-1] if one_hot(fn) else fn.event_shape)
+
+
+def configurations(fn: TorchDistribution) -> int | None:
+    """K^M, the values of the whole site; None where they are not finite."""
+    k = categories(fn)
+    return None if k is None else k ** variables(fn)
+
+
+def support(fn: TorchDistribution) -> Tensor:
+    """Every value of a site, `[K^M, *event]`, in the type and on the device of its samples."""
+    k, m = categories(fn), variables(fn)
+    assert k is not None
+    like = parameter(fn)
+    index = torch.arange(k, device=like.device)
+    chosen = torch.cartesian_prod(*[index] * m).view(-1, m)  # [K^M, M]
+    if one_hot(fn):
+        return torch.eye(k, dtype=like.dtype, device=like.device)[chosen].view(-1, *fn.event_shape)
+    return (chosen.to(like.dtype) if binary(fn) else chosen).view(-1, *fn.event_shape)
+
+
+def parameter(fn: TorchDistribution) -> Tensor:
+    """The normalised logits of a discrete site (of a binary one its log-odds)."""
+    logits: Tensor = base(fn).logits
+    return logits
