@@ -8,6 +8,7 @@ from pyro_nlp.evaluation.collapse import (
     posteriors,
     shuffled_rise,
 )
+from pyro_nlp.evaluation.discrete import class_posteriors
 from pyro_nlp.evaluation.documents import NoDensityError
 from pyro_nlp.evaluation.gradients import GradientCheck, exact_gradient, gradient_check, gradient_variance
 from pyro_nlp.evaluation.likelihood import (
@@ -32,6 +33,7 @@ __all__ = [
     "NoDensityError",
     "Posteriors",
     "active_units",
+    "class_posteriors",
     "as_split",
     "codes",
     "compare",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from pyro_nlp.data.splits import Split
 from pyro_nlp.evaluation.documents import as_float64, batches, judging, per_document
 from pyro_nlp.evaluation.likelihood import Difference, compare
-from pyro_nlp.inference.terms import SiteTerms, terms
+from pyro_nlp.inference.sites import SiteTerms
+from pyro_nlp.inference.support import one_hot
+from pyro_nlp.inference.terms import terms
 
 
 @dataclass(frozen=True)
@@ -21,33 +24,50 @@ class Posteriors:
     """q(z | x) of every document of a split, one site.
 
     Attributes:
-        mean: E_q[z], `[N, D]`.
+        mean: E_q[z], `[N, D]`; of a one-hot class its probabilities.
         scale: standard deviations of a diagonal Gaussian, `[N, D]`; None for other families.
         draw: one draw per document, `[N, D]`.
+        classes: K, where z is made of D / K one-hot variables; else None.
     """
 
     mean: np.ndarray
     scale: np.ndarray | None
     draw: np.ndarray
+    classes: int | None = None
+
+    @property
+    def units(self) -> int:
+        """Dimensions, or one-hot variables, of z."""
+        return self.mean.shape[1] // (self.classes or 1)
 
 
 def posteriors(
-    model: nn.Module, guide: nn.Module, split: Split, *, seed: int = 0, batch_size: int = 128
+    model: nn.Module,
+    guide: nn.Module,
+    split: Split,
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+    marginal: Collection[str] = (),
 ) -> dict[str, Posteriors]:
-    """The guide's answer for every document and vector-valued site, in corpus order."""
+    """The guide's answer for every document and site that is a vector or one-hot, in corpus order; those in `marginal`
+    are left out."""
     found: dict[str, dict[str, np.ndarray]] = {}
+    classes: dict[str, int] = {}
     with judging(model, guide, seed):
-        for rows, batch_terms in per_document(model, guide, split, 1, batch_size):
+        for rows, batch_terms in per_document(model, guide, split, 1, batch_size, marginal):
             for name, site in batch_terms.sites.items():
-                if len(site.q.event_shape) != 1:
+                if one_hot(site.q):
+                    classes[name] = site.q.event_shape[-1]
+                elif len(site.q.event_shape) != 1:
                     continue
-                parts = {"mean": site.q.mean[0], "draw": site.value[0]}
+                parts = {"mean": site.q.mean[0].flatten(1), "draw": site.value[0].flatten(1)}
                 if _gaussian(site):
                     parts["scale"] = site.q.stddev[0]
                 store = found.setdefault(name, {})
                 for part, value in parts.items():
                     store.setdefault(part, np.zeros((len(split), value.shape[-1])))[rows] = as_float64(value)
-    return {name: Posteriors(p["mean"], p.get("scale"), p["draw"]) for name, p in found.items()}
+    return {n: Posteriors(p["mean"], p.get("scale"), p["draw"], classes.get(n)) for n, p in found.items()}
 
 
 def _gaussian(site: SiteTerms) -> bool:
@@ -55,10 +75,14 @@ def _gaussian(site: SiteTerms) -> bool:
 
 
 def active_units(posterior: Posteriors, threshold: float = 0.01) -> int:
-    """Dimensions whose posterior mean varies between documents: Var_x(E_q[z]) > threshold (Burda et al. 2016)."""
+    """Dimensions whose posterior mean varies between documents: Var_x(E_q[z]) > threshold (Burda et al. 2016).
+
+    Of one-hot variables: those with a class whose probability does.
+    """
     if len(posterior.mean) < 2:
         return 0
-    return int((posterior.mean.var(0, ddof=1) > threshold).sum())
+    varies = posterior.mean.var(0, ddof=1) > threshold
+    return int(varies.reshape(posterior.units, -1).any(1).sum())
 
 
 @dataclass(frozen=True)
@@ -67,7 +91,7 @@ class MutualInformation:
 
     Attributes:
         whole: against the aggregate posterior of all N documents; cannot exceed `cap`.
-        cap: log N.
+        cap: log N; for one of K classes log K, if that is less.
         documents: N.
         minibatch: the estimate of He et al. 2019, against the aggregate of minibatches of `minibatch_size`; its cap
             is log of that size. Given for comparison with the literature only.
@@ -86,11 +110,14 @@ def mutual_information(
 ) -> MutualInformation | None:
     """E[log q(z | x) - log q(z)] with q(z) = (1/N) sum_n q(z | x_n), by one draw per document.
 
-    None where q is not a diagonal Gaussian.
+    Of a one-hot class exactly: the entropy of q(c) minus the mean entropy of q(c | x). None where q is neither that nor a
+    diagonal Gaussian.
 
     The minibatch form follows Hoffman and Johnson 2016 as coded by He et al. 2019: minus the entropy of q in closed
     form, minus log q(z) of the draw against the documents of its own minibatch.
     """
+    if posterior.classes == posterior.mean.shape[1]:
+        return _class_information(posterior.mean, minibatch_size, seed)
     if posterior.scale is None:
         return None
     mean, scale, draw = (torch.from_numpy(a) for a in (posterior.mean, posterior.scale, posterior.draw))
@@ -110,6 +137,22 @@ def mutual_information(
     return MutualInformation(whole, math.log(count), count, float(np.mean(estimates)), min(minibatch_size, count))
 
 
+def _class_information(probabilities: np.ndarray, minibatch_size: int, seed: int) -> MutualInformation:
+    def between(rows: np.ndarray) -> float:
+        return float(_entropy(rows.mean(0)) - _entropy(rows).mean())
+
+    count, classes = probabilities.shape
+    order = np.random.default_rng(seed).permutation(count)
+    parts = [between(probabilities[order[i : i + minibatch_size]]) for i in range(0, count, minibatch_size)]
+    cap = math.log(min(count, classes))
+    return MutualInformation(between(probabilities), cap, count, float(np.mean(parts)), min(minibatch_size, count))
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    """In nats, over the last dimension."""
+    return -(p * np.log(np.where(p > 0, p, 1.0))).sum(-1)
+
+
 def _half_log_2pi(dimensions: int) -> float:
     return 0.5 * dimensions * math.log(2 * math.pi)
 
@@ -122,7 +165,13 @@ def _log_density(z: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
 
 
 def shuffled_rise(
-    model: nn.Module, guide: nn.Module, split: Split, *, seed: int = 0, batch_size: int = 64
+    model: nn.Module,
+    guide: nn.Module,
+    split: Split,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+    marginal: Collection[str] = (),
 ) -> Difference:
     """How much worse documents are predicted from another document's z than from their own, in nats.
 
@@ -132,7 +181,7 @@ def shuffled_rise(
     own, others = np.zeros(count), np.zeros(count)
     drawn: dict[str, Tensor] = {}
     with judging(model, guide, seed):
-        for rows, found in per_document(model, guide, split, 1, batch_size):
+        for rows, found in per_document(model, guide, split, 1, batch_size, marginal):
             own[rows] = as_float64(found.log_likelihood[0])
             for name, site in found.sites.items():
                 store = drawn.setdefault(name, site.value.new_zeros(count, *site.value.shape[2:]))
@@ -143,5 +192,5 @@ def shuffled_rise(
         partner[order] = np.roll(order, 1)
         for rows, batch in batches(model, split, batch_size):
             given = {name: value[torch.from_numpy(partner[rows])][None] for name, value in drawn.items()}
-            others[rows] = as_float64(terms(model, guide, batch, given=given).log_likelihood[0])
+            others[rows] = as_float64(terms(model, guide, batch, given=given, marginal=marginal).log_likelihood[0])
     return compare(own, others)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -56,11 +56,16 @@ def batches(model: nn.Module, split: Split, batch_size: int) -> Iterator[tuple[n
 
 
 def per_document(
-    model: nn.Module, guide: nn.Module | None, split: Split, particles: int, batch_size: int
+    model: nn.Module,
+    guide: nn.Module | None,
+    split: Split,
+    particles: int,
+    batch_size: int,
+    marginal: Collection[str] = (),
 ) -> Iterator[tuple[np.ndarray, Terms]]:
-    """Rows and terms of every batch."""
+    """Rows and terms of every batch, the sites in `marginal` summed out."""
     for rows, batch in batches(model, split, batch_size):
-        yield rows, terms(model, guide, batch, particles=particles)
+        yield rows, terms(model, guide, batch, particles=particles, marginal=marginal)
 
 
 def require_density(terms: Terms) -> None:

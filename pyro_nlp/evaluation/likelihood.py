@@ -6,6 +6,7 @@ Every model is judged on its original form: no KL weight, no free bits, no word 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from pyro_nlp.evaluation.documents import (
     per_document,
     require_density,
 )
+from pyro_nlp.evaluation.discrete import summable
 from pyro_nlp.inference.terms import terms
 from pyro_nlp.inference.training import Precision
 
@@ -53,14 +55,15 @@ def elbo_terms(
     seed: int = 0,
     batch_size: int = 64,
     precision: Precision = "float32",
+    marginal: Collection[str] = (),
 ) -> ElboTerms:
-    """The ELBO's terms of every document, averaged over `samples` draws."""
+    """The ELBO's terms of every document, averaged over `samples` draws; the sites in `marginal` are summed out."""
     count = len(split)
     log_likelihood = np.zeros(count)
     kl: dict[str, np.ndarray] = {}
     dimensions: dict[str, np.ndarray] = {}
     with judging(model, guide, seed, precision):
-        for rows, found in per_document(model, guide, split, samples, batch_size):
+        for rows, found in per_document(model, guide, split, samples, batch_size, marginal):
             log_likelihood[rows] = as_float64(found.log_likelihood.mean(0))
             for name, value in found.kl.items():
                 kl.setdefault(name, np.zeros(count))[rows] = as_float64(value.mean(0))
@@ -109,7 +112,8 @@ def importance_nll(
 ) -> Likelihood:
     """-log (1/S) sum_s p(x, z_s) / q(z_s | x) for every document.     Burda et al. 2016 (arXiv:1509.00519), eq. 8
 
-    Exact, with no samples, for a model without latents.
+    Discrete latents are summed out where they can be (`discrete.summable`); exact, with no samples, where nothing else
+    is latent.
 
     Args:
         model, guide: what is judged.
@@ -117,20 +121,22 @@ def importance_nll(
         samples: draws per document, S.
         seed: of the draws.
         batch_size: documents taken together.
-        chunk: documents x draws decoded at once; bounds the memory.
+        chunk: documents x draws x summed values decoded at once; bounds the memory.
         precision: of the networks; log-probabilities are float32 always.
 
     Raises:
         NoDensityError: the guide is a point.
     """
-    nll, error, exact = np.zeros(len(split)), np.zeros(len(split)), False
+    nll, error = np.zeros(len(split)), np.zeros(len(split))
+    summed = summable(model, guide, split)
+    exact = guide is None or summed.all
     with judging(model, guide, seed, precision):
-        for rows, batch in batches(model, split, batch_size):
+        for rows, batch in batches(model, split, max(1, min(batch_size, chunk // summed.configurations))):
             weights: list[torch.Tensor] = []
             wanted = samples
             while wanted > 0:
-                particles = min(wanted, max(1, chunk // len(rows))) if guide is not None else 1
-                found = terms(model, guide, batch, particles=particles)
+                particles = 1 if exact else min(wanted, max(1, chunk // (len(rows) * summed.configurations)))
+                found = terms(model, guide, batch, particles=particles, marginal=summed.sites)
                 require_density(found)
                 exact = not found.sites
                 weights.append(found.log_weight[:1] if exact else found.log_weight)

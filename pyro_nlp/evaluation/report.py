@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from pyro_nlp.evaluation.collapse import (
     posteriors,
     shuffled_rise,
 )
+from pyro_nlp.evaluation.discrete import exact_guide, summable
 from pyro_nlp.evaluation.documents import NoDensityError
 from pyro_nlp.evaluation.likelihood import Difference, Likelihood, elbo_terms, importance_nll, perplexity
 from pyro_nlp.inference.training import Precision
@@ -143,17 +145,23 @@ def evaluate(
     samples: int = 500,
     seed: int = 0,
     precision: Precision = "float32",
+    marginal: Collection[str] = (),
 ) -> Evaluation:
     """Judge a model and guide on a split; see `Evaluation` for what is measured.
 
     Args:
-        model, guide: what is judged.
+        model, guide: what is judged. A model with one class per document and no guide is judged with the exact posterior.
         split: the documents.
         samples: importance samples per document.
         seed: of all draws.
         precision: of the networks; bf16 is faster and right to about four digits.
+        marginal: sites that the guide was not trained for (`Run.marginal`): they are summed out.
     """
-    terms = elbo_terms(model, guide, split, seed=seed, precision=precision)
+    if guide is None and (exact := exact_guide(model, split)) is not None:
+        guide, marginal = exact, ()
+    if guide is None:
+        marginal = summable(model, None, split).sites
+    terms = elbo_terms(model, guide, split, seed=seed, precision=precision, marginal=marginal)
     try:
         likelihood = importance_nll(model, guide, split, samples, seed=seed, precision=precision)
     except NoDensityError:
@@ -161,12 +169,10 @@ def evaluate(
     tokens = split.tokens if isinstance(split, TextSplit) else 0
     latents, rise = {}, None
     if guide is not None and terms.kl:
-        for name, posterior in posteriors(model, guide, split, seed=seed).items():
+        for name, posterior in posteriors(model, guide, split, seed=seed, marginal=marginal).items():
             information = mutual_information(posterior, seed=seed)
-            latents[name] = Latent(
-                float(terms.kl[name].mean()), active_units(posterior), posterior.mean.shape[1], information
-            )
-        rise = shuffled_rise(model, guide, split, seed=seed)
+            latents[name] = Latent(float(terms.kl[name].mean()), active_units(posterior), posterior.units, information)
+        rise = shuffled_rise(model, guide, split, seed=seed, marginal=marginal)
     return Evaluation(
         documents=len(split),
         tokens=tokens,

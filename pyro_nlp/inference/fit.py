@@ -42,10 +42,11 @@ class Run:
     """A trained model and guide, and how they came to be.
 
     Attributes:
-        model, guide: with the best parameters seen, in evaluation mode.
+        model, guide: with the best parameters seen, in evaluation mode; no guide where it had nothing to learn.
         corpus: what they were trained on.
         history: the rows of metrics.jsonl.
         folder: where the run lives; None when it was not saved.
+        marginal: latents that were summed out in the model, of which the guide learnt nothing.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class Run:
     corpus: Corpus
     history: list[dict[str, Any]] = field(default_factory=list)
     folder: Path | None = None
+    marginal: tuple[str, ...] = ()
 
     @property
     def words_per_second(self) -> float:
@@ -126,7 +128,7 @@ def fit(
     if loop.best is not None:
         objective.load_state_dict(loop.best["objective"])
     objective.eval()
-    return Run(model, guide, corpus, history, Path(out) if out else None)
+    return Run(model, objective.guide, corpus, history, Path(out) if out else None, objective.marginal)
 
 
 def _train(

@@ -82,7 +82,8 @@ class Terms:
         own = next(table for table in tables if table.site == site)
         others = [table.dim for table in tables if table is not own]
         share = joint.logsumexp(others, keepdim=True) if others else joint
-        return share.softmax(own.dim).movedim(own.dim, -1).flatten(0, -4).squeeze(0)
+        posterior = share.softmax(own.dim).movedim(own.dim, -1)
+        return posterior[(0,) * (posterior.dim() - 3)]
 
 
 def terms(

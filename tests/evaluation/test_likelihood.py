@@ -178,7 +178,7 @@ def test_batches_and_chunks_change_the_draws_and_not_their_distribution() -> Non
 def test_a_chunk_that_does_not_divide_the_samples_still_takes_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     monkeypatch.setattr(
-        likelihood, "terms", lambda *a, particles: taken.append(particles) or terms(*a, particles=particles)
+        likelihood, "terms", lambda *a, particles, **k: taken.append(particles) or terms(*a, particles=particles)
     )
     model, guide = vae()
     importance_nll(model, guide, text(8), 100, batch_size=8, chunk=8 * 30)
