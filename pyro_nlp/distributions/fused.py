@@ -21,6 +21,20 @@ _ROUNDING = 32  # rows
 _second_derivatives: ContextVar[bool] = ContextVar("second_derivatives", default=False)
 
 
+_uneven: ContextVar[bool] = ContextVar("uneven", default=False)
+
+
+@contextmanager
+def uneven_rows() -> Iterator[None]:
+    """Within it rows are expected to weigh differently in the loss, as under importance weights or enumeration:
+    `target_log_prob` then leaves the gradient to its backward pass, when the weights are known."""
+    token = _uneven.set(True)
+    try:
+        yield
+    finally:
+        _uneven.reset(token)
+
+
 @contextmanager
 def second_derivatives() -> Iterator[None]:
     """Within it `target_log_prob` is plain autograd: slower, and differentiable twice."""
@@ -58,16 +72,17 @@ class _TargetLogProb(torch.autograd.Function):
     """Takes the gradients in its forward pass, for an upstream gradient of one in every row.
 
     That is right up to a factor whenever all rows weigh the same, as in a mean loss. When they do not
-    (importance weights, enumeration) the backward pass goes through the chunks once more.
+    (importance weights, enumeration; see `uneven_rows`) the backward pass goes through the chunks once more.
     """
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
         differentiate = any(ctx.needs_input_grad[:3])
-        log_prob, *gradients = _by_chunks(states, weight, bias, targets, None, differentiate)
+        now = differentiate and not _uneven.get()
+        log_prob, *gradients = _by_chunks(states, weight, bias, targets, None, now)
         if differentiate:
             ctx.save_for_backward(states, weight, bias, targets)
-            ctx.gradients = gradients
+            ctx.gradients = gradients if now else None
         return log_prob
 
     @staticmethod

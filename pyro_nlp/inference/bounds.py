@@ -16,7 +16,7 @@ from torch import Tensor
 from pyro_nlp.data.batches import Batch
 from pyro_nlp.inference.divergence import KL
 from pyro_nlp.inference.dreams import dreamt_log_q
-from pyro_nlp.inference.estimators import Estimator, Marginalize, Pathwise, Relax, Sampled, Signal
+from pyro_nlp.inference.estimators import Estimator, Marginalize, Pathwise, Relax, Sampled, Signal, Subset
 from pyro_nlp.inference.terms import Terms
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class Bound(ABC):
 
     particles: int
 
+    @property
+    def uneven(self) -> bool:
+        """Whether documents' draws weigh differently in the loss."""
+        return False
+
     def refuse(self, objective: Objective) -> str | None:
         """Why this bound cannot be used with the rest of the strategy, with a cure; or None."""
         return None
@@ -48,6 +53,11 @@ class Bound(ABC):
     @abstractmethod
     def loss(self, objective: Objective, batch: Batch) -> Loss:
         """Minus the bound per document, differentiable."""
+
+    def judge(self, objective: Objective, batch: Batch) -> Loss:
+        """Minus the plain ELBO by one draw, no weights and no shapes: what validation compares, whatever is climbed."""
+        terms = objective.plain_terms(batch)
+        return _report(terms, sum((kl for kl in terms.kl.values()), -terms.log_likelihood).mean())
 
 
 def _report(terms: Terms, value: Tensor) -> Loss:
@@ -120,9 +130,14 @@ class IWAE(Bound):
 
     particles: int = 5
 
+    @property
+    def uneven(self) -> bool:
+        return self.particles > 1
+
     def refuse(self, objective: Objective) -> str | None:
         for name, estimator in objective.estimators.items():
-            if objective.rows[name] > 1 and name not in objective.marginal:
+            weighted = objective.rows[name] > 1 or isinstance(estimator, Subset)
+            if weighted and name not in objective.marginal:
                 kind = type(estimator).__name__
                 return f"site '{name}': {kind} has no importance weights: give it Marginalize() or ScoreFunction()"
             if isinstance(estimator, Relax) and estimator.kl == "categorical":
@@ -200,6 +215,10 @@ class WakeSleep(Bound):
     def __post_init__(self) -> None:
         if self.guide not in ("wake", "sleep", "both"):
             raise ValueError(f"WakeSleep: guide is 'wake', 'sleep' or 'both', not {self.guide!r}")
+
+    @property
+    def uneven(self) -> bool:
+        return True
 
     def estimator(self, given: Estimator) -> Estimator:
         return given if isinstance(given, Marginalize) else Sampled()

@@ -11,13 +11,13 @@ import torch
 from pyro.distributions import TorchDistribution
 from pyro.poutine import Trace
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from pyro_nlp.data.batches import Batch
+from pyro_nlp.inference.baselines import LeaveOneOut
 from pyro_nlp.inference.divergence import KL
-from pyro_nlp.inference.estimators import Estimator, Marginalize, Relax
+from pyro_nlp.inference.estimators import Estimator, Marginalize, Relax, ScoreFunction
 from pyro_nlp.inference.pyro_bounds import PyroELBO
-from pyro_nlp.inference.sites import Scope, Site, SiteTerms, StructureError, is_latent
+from pyro_nlp.inference.sites import Scope, Site, SiteTerms, StructureError, exact_kl, is_latent
 from pyro_nlp.inference.support import LIMIT
 from pyro_nlp.inference.terms import collect, trace_guide, trace_model
 
@@ -95,6 +95,7 @@ def refuse(objective: Objective, batch: Batch) -> None:
     reason = objective.strategy.bound.refuse(objective)
     if reason:
         raise StructureError(f"{type(objective.strategy.bound).__name__}: {reason}")
+    _refuse_alone(objective)
     total = math.prod(objective.rows.values())
     if total > LIMIT and not isinstance(objective.strategy.bound, PyroELBO):  # which sums chains step by step
         each = ", ".join(f"'{name}' {rows:,}" for name, rows in objective.rows.items() if rows > 1)
@@ -130,6 +131,16 @@ def _refuse_kl(objective: Objective, name: str, latent: Latent) -> None:
     reason = kl.shape.refuse(latent.pair) if kl.shape is not None else None
     if reason:
         raise StructureError(f"site '{name}': {reason}")
+
+
+def _refuse_alone(objective: Objective) -> None:
+    """A baseline made of the other particles needs some."""
+    bound = objective.strategy.bound
+    for name, estimator in objective.estimators.items():
+        if isinstance(estimator, ScoreFunction) and isinstance(estimator.baseline, LeaveOneOut) and bound.particles < 2:
+            raise StructureError(
+                f"site '{name}': LeaveOneOut needs two particles or more: bound={type(bound).__name__}(particles=4)"
+            )
 
 
 def _refuse_consumers(objective: Objective, batch: Batch) -> None:
@@ -208,7 +219,7 @@ def describe(latent: Latent, estimator: Estimator, kl: KL, rows: int) -> dict[st
 def _kl_form(latent: Latent) -> str:
     assert latent.pair is not None
     try:
-        kl_divergence(latent.pair.q, latent.pair.p)
+        exact_kl(latent.pair.q, latent.pair.p)
     except NotImplementedError:
         return "log q - log p at the draw"
     return "closed form"

@@ -308,16 +308,18 @@ def drop_words(batch: TextBatch, rate: float) -> TextBatch:
 
 def validation_bound(objective: Objective, split: Split, batch_size: int, loop: Loop) -> dict[str, float]:
     """-ELBO, -log-likelihood and KL per document of a split: no weights, no shapes, one draw per document."""
-    sums = {"loss": 0.0, "reconstruction": 0.0, **{f"kl.{name}": 0.0 for name in objective.estimators}}
+    sites = [name for name in objective.estimators if name not in objective.marginal]
+    sums = {"loss": 0.0, "reconstruction": 0.0, **{f"kl.{name}": 0.0 for name in sites}}
     for rows in plan(split.lengths, batch_size, seed=0, epoch=0, shuffle=False):
         own = rows[loop.rank :: loop.world]
         if not len(own):
             continue
-        terms = objective.plain_terms(split.batch(own).to(loop.device))
-        sums["reconstruction"] -= terms.log_likelihood.mean(0).sum().item()
-        for name, kl in terms.kl.items():
-            sums[f"kl.{name}"] += kl.mean(0).sum().item()
-    sums["loss"] = sum(sums.values())
+        found = objective.strategy.bound.judge(objective, split.batch(own).to(loop.device))
+        sums["loss"] += found.value.item() * len(own)
+        if found.log_likelihood is not None:
+            sums["reconstruction"] -= found.log_likelihood.item() * len(own)
+        for name, kl in found.kl.items():
+            sums[f"kl.{name}"] += kl.item() * len(own)
     if loop.world > 1:
         totals = torch.tensor(list(sums.values()), dtype=torch.float64, device=loop.device)
         torch.distributed.all_reduce(totals)

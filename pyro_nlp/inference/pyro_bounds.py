@@ -14,7 +14,7 @@ from pyro_nlp.data.batches import Batch
 from pyro_nlp.distributions import second_derivatives
 from pyro_nlp.inference.bounds import Bound, Loss
 from pyro_nlp.inference.estimators import Enumerate, Estimator, Marginalize, Pathwise, ScoreFunction
-from pyro_nlp.inference.support import variables
+from pyro_nlp.inference.support import base, variables
 
 if TYPE_CHECKING:
     from pyro_nlp.inference.strategy import Objective
@@ -54,6 +54,12 @@ class PyroELBO(Bound):
                 return f"site '{name}': {self.name} does not enumerate: use PyroELBO('TraceEnum_ELBO') or ELBO()"
             if isinstance(estimator, ScoreFunction) and self.name == "TraceMeanField_ELBO":
                 return f"site '{name}': TraceMeanField_ELBO takes reparameterised latents only: use bound=ELBO()"
+            if isinstance(estimator, ScoreFunction) and latent.fn.has_rsample:
+                kind = type(base(latent.fn)).__name__
+                return (
+                    f"site '{name}': {self.name} reparameterises a {kind} whatever it is told, and has no score "
+                    "function for it: give it Pathwise(), or use bound=ELBO()"
+                )
         return None
 
     def loss(self, objective: Objective, batch: Batch) -> Loss:
@@ -73,6 +79,12 @@ class PyroELBO(Bound):
         with _ScaleSites(weights):
             loss = _differentiable(elbo, model, guide, batch)
         return Loss(loss / batch.population)
+
+    def judge(self, objective: Objective, batch: Batch) -> Loss:
+        if not objective.marginal:
+            return super().judge(objective, batch)
+        with torch.enable_grad():  # without a gradient Pyro refuses; and our tables would not sum a chain step by step
+            return Loss(self.loss(objective, batch).value.detach())
 
 
 def _nothing(batch: Batch) -> None:

@@ -18,6 +18,8 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_nlp.inference.support import binary
+
 Site = Any
 """A node of a Pyro trace."""
 
@@ -104,10 +106,10 @@ class Scope:
         """
         if value.dim() - events <= 2:
             return value
-        needed = [t for t in self.tables if _has(value, t.dim - events)]
+        needed = [t for t in self.tables if _depends(value, t, events)]
         for table in needed:  # the list grows: tables that the weights of a needed one depend on
             assert table.weight is not None
-            needed += [t for t in self.tables if t not in needed and _has(table.weight, t.dim)]
+            needed += [t for t in self.tables if t not in needed and _depends(table.weight, t)]
         for table in needed:
             assert table.weight is not None
             value = value * table.weight[(..., *[None] * events)]
@@ -115,8 +117,27 @@ class Scope:
         return summed[(0,) * (summed.dim() - events - 2)]
 
 
-def _has(value: Tensor, dim: int) -> bool:
-    return value.dim() >= -dim and value.shape[dim] > 1
+def _depends(value: Tensor, table: Table, events: int = 0) -> bool:
+    """Whether a value was computed from the rows of a table: has its dimension, where there is more than one row."""
+    dim = table.dim - events
+    if value.dim() < -dim:
+        return False
+    assert table.weight is not None
+    # one row alone is told apart by the mere presence of its dimension; other tables to its left may feign it, which
+    # weighs by a number whose expectation is one
+    return value.shape[dim] > 1 or table.weight.shape[table.dim] == 1
+
+
+def exact_kl(q: TorchDistribution, p: TorchDistribution) -> Tensor:
+    """KL(q || p) over the batch shape of both.
+
+    Raises:
+        NotImplementedError: there is no closed form.
+    """
+    if binary(q) and q.batch_shape != p.batch_shape:  # PyTorch's formula does not broadcast these
+        shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+        q, p = q.expand(shape), p.expand(shape)
+    return kl_divergence(q, p)
 
 
 class SiteTerms:
@@ -171,7 +192,7 @@ class SiteTerms:
         if not self.analytic or self.guide["mask"] is not None or self.scope.plates > 1 or not in_documents(self.guide):
             return None
         try:
-            kl = kl_divergence(q.base_dist, p.base_dist)
+            kl = exact_kl(q.base_dist, p.base_dist)
         except NotImplementedError:
             return None
         kl = self.scope.expect(kl * self.scope.factor(self.guide), events=1)
@@ -190,7 +211,7 @@ class SiteTerms:
         if not self.analytic:
             return None
         try:
-            return self.scope.per_document(kl_divergence(self.q, self.p), self.guide)
+            return self.scope.per_document(exact_kl(self.q, self.p), self.guide)
         except NotImplementedError:
             return None
 

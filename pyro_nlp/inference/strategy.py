@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import Batch
+from pyro_nlp.distributions import uneven_rows
 from pyro_nlp.inference.bounds import ELBO, Bound, Loss
 from pyro_nlp.inference.compiling import Latent, describe, latents, refuse, refuse_modules
 from pyro_nlp.inference.divergence import KL
@@ -126,7 +128,9 @@ class Objective(nn.Module):
         draws = {
             n: partial(e.draw, now=self.at) for n, e in self.estimators.items() if type(e).draw is not Estimator.draw
         }
-        return self._terms(batch, self.strategy.bound.particles, draws)
+        uneven = self.strategy.bound.uneven or max(self.rows.values(), default=1) > 1
+        with uneven_rows() if uneven else nullcontext():
+            return self._terms(batch, self.strategy.bound.particles, draws)
 
     def plain_terms(self, batch: Batch) -> Terms:
         """Both sides of every site by one plain draw, whatever the estimators: what a model is judged by."""

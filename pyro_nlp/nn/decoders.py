@@ -62,6 +62,8 @@ class LSTMDecoder(Decoder):
         layers: recurrent layers; z initialises all of them.
         input_dropout: rate on word vectors.
         output_dropout: rate on states.
+        skip: put z beside every state too, a path of its own to the words (Dieng et al. 2019, arXiv:1807.04863); D grows
+            by `latent`.
     """
 
     cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM
@@ -75,9 +77,11 @@ class LSTMDecoder(Decoder):
         layers: int = 1,
         input_dropout: float = 0.0,
         output_dropout: float = 0.0,
+        skip: bool = False,
     ) -> None:
         super().__init__(vocabulary, latent)
-        self.width, self.layers = width, layers
+        self.width, self.layers = width + latent * skip, layers
+        self.hidden, self.skip = width, skip
         self.words = word_vectors(vocabulary, embedding)
         self.network = self.cell(embedding + latent, width, layers, batch_first=True)
         self.initial = nn.Linear(latent, layers * width, bias=False) if latent else None
@@ -93,7 +97,7 @@ class LSTMDecoder(Decoder):
         words = self.input_dropout(self.embed(inputs)).expand(*left, -1, -1).reshape(rows, length, -1)
         code = z.expand(*left, -1).reshape(rows, -1)
         hidden, _ = self._read(words, code, self._initial_state(code))
-        return self.output_dropout(hidden).view(*left, length, self.width)
+        return self._beside(hidden, code).view(*left, length, self.width)
 
     def start(self, z: Tensor) -> State:
         return z, *(h.transpose(0, 1) for h in self._initial_state(z))
@@ -102,16 +106,23 @@ class LSTMDecoder(Decoder):
         z, *memory = state
         vectors = self.input_dropout(self.embed(words[:, None]))
         hidden, memory = self._read(vectors, z, [h.transpose(0, 1).contiguous() for h in memory])
-        return self.output_dropout(hidden[:, 0]), (z, *(h.transpose(0, 1) for h in memory))
+        return self._beside(hidden, z)[:, 0], (z, *(h.transpose(0, 1) for h in memory))
 
     def _initial_state(self, z: Tensor) -> list[Tensor]:
         """`[layers, rows, width]`: (h, c) of an LSTM, (h,) of a GRU."""
         if self.initial is None:
-            h = c = z.new_zeros(self.layers, len(z), self.width)
+            h = c = z.new_zeros(self.layers, len(z), self.hidden)
         else:
-            c = self.initial(z).view(-1, self.layers, self.width).transpose(0, 1).contiguous()
+            c = self.initial(z).view(-1, self.layers, self.hidden).transpose(0, 1).contiguous()
             h = c.tanh()
         return [h, c] if isinstance(self.network, nn.LSTM) else [h]
+
+    def _beside(self, hidden: Tensor, z: Tensor) -> Tensor:
+        """States `[rows, T, D]` of hidden ones `[rows, T, hidden]`."""
+        hidden = self.output_dropout(hidden)
+        if not self.skip:
+            return hidden
+        return torch.cat([hidden, z[:, None].to(hidden.dtype).expand(-1, hidden.shape[1], -1)], -1)
 
     def _read(self, words: Tensor, z: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         if self.latent:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from pyro_nlp.distributions import fused, second_derivatives, target_log_prob
+from pyro_nlp.distributions import fused, second_derivatives, target_log_prob, uneven_rows
 
 ROWS, WIDTH, VOCABULARY = 200, 8, 30
 
@@ -63,6 +64,23 @@ def test_value_and_gradients_equal_autograd(
     weight = UPSTREAM[upstream](ROWS)
     wanted = value_and_gradients(reference, [i if i is None else i.double() for i in inputs], targets, weight)
     assert_close(value_and_gradients(target_log_prob, inputs, targets, weight), wanted, ROWS)
+
+
+@pytest.mark.parametrize("upstream", UPSTREAM)
+def test_rows_said_to_be_uneven_have_their_gradient_taken_once_and_it_is_the_same(
+    upstream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, targets, weight = problem(), torch.randint(VOCABULARY, (ROWS,)), UPSTREAM[upstream](ROWS)
+    wanted = value_and_gradients(target_log_prob, inputs, targets, weight)
+    by_chunks, passes = fused._by_chunks, []
+    monkeypatch.setattr(fused, "_by_chunks", lambda *a: passes.append(a[-1]) or by_chunks(*a))
+
+    def uneven(*arguments: Any) -> Tensor:
+        with uneven_rows():
+            return target_log_prob(*arguments)
+
+    assert_close(value_and_gradients(uneven, inputs, targets, weight), wanted, ROWS)
+    assert passes == [False, True]
 
 
 def test_chunks_are_really_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:

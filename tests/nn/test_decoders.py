@@ -37,6 +37,10 @@ DECODERS = {
     "LSTM of two layers": partial(LSTMDecoder, embedding=WIDTH, width=WIDTH, layers=2),
     "GRU": partial(GRUDecoder, embedding=WIDTH, width=WIDTH),
     "GRU of two layers": partial(GRUDecoder, embedding=WIDTH, width=WIDTH, layers=2),
+    "LSTM with z beside its states": partial(LSTMDecoder, embedding=WIDTH, width=WIDTH, skip=True),
+    "GRU of two layers with z beside its states": partial(
+        GRUDecoder, embedding=WIDTH, width=WIDTH, layers=2, skip=True
+    ),
     "inputless": partial(InputlessDecoder, embedding=WIDTH, width=WIDTH),
     "a user's, with the default step": Prefix,
 }
