@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-_CITATION = re.compile(r"\b([A-Z][a-z]+)(?: et al\.| and [A-Z][a-z]+)?,? (\d{4}[a-z]?)\b")
+_CITATION = re.compile(r"\b([A-Z][a-z]+)(?: et al\.| and [A-Z][\w-]+)?,? (\d{4}[a-z]?)\b")
 
 
 def entries() -> dict[str, str]:

@@ -12,6 +12,7 @@ from pyro_nlp.data.text_files import LabelledLines, TextFile
 from pyro_nlp.data.tokenise import detokenise
 from pyro_nlp.data.toy import Ring
 from pyro_nlp.data.treebanks import Treebank
+from pyro_nlp.data.trees import BracketedTrees
 from pyro_nlp.data.vocabulary import Vocabulary
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "PTB",
     "UNK",
     "Batch",
+    "BracketedTrees",
     "Corpus",
     "CorpusError",
     "CountBatch",

@@ -64,12 +64,15 @@ class TextBatch(Batch):
         targets: `w_1 ... w_n </s>`, what it is to predict and what encoders read, `[B, T]`.
         mask: true at real positions of `targets`, `[B, T]`.
         labels: class of each document, -1 where unknown, `[B]`; None when the corpus has none.
+        tags: class of each target, -1 where there is none (the end of sentence, padding), `[B, T]`; None when the
+            corpus has none.
     """
 
     inputs: Tensor
     targets: Tensor
     mask: Tensor
     labels: Tensor | None = None
+    tags: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:

@@ -45,25 +45,41 @@ class TextSplit(Split):
         tokens: ids of all sentences one after the other, without end of sentence, int32 `[sum n]`.
         offsets: sentence i is `tokens[offsets[i]:offsets[i + 1]]`, int64 `[N + 1]`.
         labels: class of each sentence, -1 where unknown, int `[N]`; None when the corpus has none.
+        tags: class of each token, -1 where unknown, int `[sum n]`; None when the corpus has none.
     """
 
-    def __init__(self, tokens: np.ndarray, offsets: np.ndarray, labels: np.ndarray | None = None):
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        offsets: np.ndarray,
+        labels: np.ndarray | None = None,
+        tags: np.ndarray | None = None,
+    ):
         if len(offsets) < 1 or int(offsets[-1]) != len(tokens):
             raise ValueError(f"offsets end at {offsets[-1:]}, but there are {len(tokens)} tokens")
         if labels is not None and len(labels) != len(offsets) - 1:
             raise ValueError(f"{len(labels)} labels for {len(offsets) - 1} sentences")
+        if tags is not None and len(tags) != len(tokens):
+            raise ValueError(f"{len(tags)} tags for {len(tokens)} tokens")
         # plain views: indexing an np.memmap object costs a Python-level __array_finalize__ each time
         self._tokens, self._offsets = np.asarray(tokens), np.asarray(offsets)
         self.labels = None if labels is None else np.asarray(labels)
+        self.tags = None if tags is None else np.asarray(tags)
 
     @classmethod
-    def from_sentences(cls, sentences: Sequence[Any], labels: Any = None) -> TextSplit:
-        """From a list of id arrays, the end of sentence not included."""
+    def from_sentences(
+        cls, sentences: Sequence[Any], labels: Any = None, tags: Sequence[Any] | None = None
+    ) -> TextSplit:
+        """From a list of id arrays, the end of sentence not included; `tags` likewise, as many of each sentence."""
         sizes = np.fromiter((len(s) for s in sentences), np.int64, len(sentences))
         offsets = np.concatenate([np.zeros(1, np.int64), sizes.cumsum()])
         parts = [np.asarray(s, dtype=np.int32) for s in sentences]
         tokens = np.concatenate(parts) if parts else np.zeros(0, np.int32)
-        return cls(tokens, offsets, None if labels is None else np.asarray(labels, dtype=np.int64))
+        for i, (sentence, given) in enumerate(zip(sentences, tags, strict=True) if tags is not None else ()):
+            if len(sentence) != len(given):
+                raise ValueError(f"sentence {i} has {len(sentence)} tokens and {len(given)} tags")
+        flat = None if tags is None else np.fromiter((tag for given in tags for tag in given), np.int32)
+        return cls(tokens, offsets, None if labels is None else np.asarray(labels, dtype=np.int64), flat)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -90,8 +106,13 @@ class TextSplit(Split):
         sizes = (self._offsets[rows + 1] - starts)[:, None]
         time = np.arange(int(sizes.max(initial=0)) + 1)
         word = time < sizes
-        source = self._tokens if len(self._tokens) else np.full(1, PAD, np.int32)
-        body = np.where(word, source[np.where(word, starts[:, None] + time, 0)], PAD).astype(np.int64)
+        place = np.where(word, starts[:, None] + time, 0)
+
+        def spread(flat: np.ndarray, filler: int) -> np.ndarray:
+            source = flat if len(flat) else np.full(1, filler, np.int32)
+            return np.where(word, source[place], filler).astype(np.int64)
+
+        body = spread(self._tokens, PAD)
         inputs = np.full_like(body, BOS)
         inputs[:, 1:] = body[:, :-1]
         targets = np.where(time == sizes, EOS, body)
@@ -102,6 +123,7 @@ class TextSplit(Split):
             targets=torch.from_numpy(targets),
             mask=torch.from_numpy(time <= sizes),
             labels=None if self.labels is None else torch.from_numpy(self.labels[rows].astype(np.int64)),
+            tags=None if self.tags is None else torch.from_numpy(spread(self.tags, -1)),
         )
 
     def take(self, rows: np.ndarray) -> TextSplit:
@@ -111,13 +133,17 @@ class TextSplit(Split):
         offsets = np.concatenate([np.zeros(1, np.int64), sizes.cumsum()])
         # position of each kept token in the source: its place in the copy, moved by its sentence's shift
         source = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
-        return TextSplit(self._tokens[source], offsets, None if self.labels is None else self.labels[rows])
+        labels = None if self.labels is None else self.labels[rows]
+        return TextSplit(self._tokens[source], offsets, labels, None if self.tags is None else self.tags[source])
 
     def feed(self, hasher: Any) -> None:
         hasher.update(np.ascontiguousarray(self._tokens, dtype="<i4"))
         hasher.update(np.ascontiguousarray(self._offsets, dtype="<i8"))
         if self.labels is not None:
             hasher.update(np.ascontiguousarray(self.labels, dtype="<i8"))
+        if self.tags is not None:
+            hasher.update(b"tags")
+            hasher.update(np.ascontiguousarray(self.tags, dtype="<i4"))
 
 
 class VectorSplit(Split):

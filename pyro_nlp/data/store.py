@@ -19,6 +19,7 @@ from pyro_nlp.data.splits import TextSplit
 
 SPLITS = ("train", "valid", "test")
 _COLUMNS = {"tokens": "i", "offsets": "q", "labels": "q"}
+_TAGS = {"tags": "i"}  # in memory only
 _FLUSH = 1 << 20  # values held in memory before they go to the file
 _VERSION = 1
 
@@ -63,18 +64,22 @@ class SplitWriter:
     the text is tokenised once, whatever the vocabulary turns out to be.
     """
 
-    def __init__(self, split: str, folder: Path | None, labelled: bool):
+    def __init__(self, split: str, folder: Path | None, labelled: bool, tagged: bool = False):
         names = _COLUMNS if labelled else {k: v for k, v in _COLUMNS.items() if k != "labels"}
+        if tagged:
+            names = names | _TAGS
         self._columns = {name: _Column(code, folder and folder / f"{split}.{name}") for name, code in names.items()}
         self._columns["offsets"].extend((0,))
         self.sentences = 0
 
-    def add(self, ids: Iterable[int], label: int) -> None:
-        """Append a sentence."""
+    def add(self, ids: Iterable[int], label: int, tags: Iterable[int] = ()) -> None:
+        """Append a sentence; `tags` are as many as `ids` where the split is tagged."""
         end = self._columns["tokens"].extend(ids)
         self._columns["offsets"].extend((end,))
         if "labels" in self._columns:
             self._columns["labels"].extend((label,))
+        if "tags" in self._columns:
+            self._columns["tags"].extend(tags)
         self.sentences += 1
 
     def close(self) -> None:
@@ -91,7 +96,7 @@ class SplitWriter:
             total += np.bincount(tokens[start : start + _FLUSH], minlength=types)
         return total
 
-    def recode(self, name: Literal["tokens", "labels"], table: np.ndarray) -> None:
+    def recode(self, name: Literal["tokens", "labels", "tags"], table: np.ndarray) -> None:
         """Replace each id i by `table[i]`, in place and a piece at a time."""
         if name not in self._columns:
             return
@@ -103,7 +108,7 @@ class SplitWriter:
     def split(self) -> TextSplit:
         """What was written, for a writer without a folder."""
         arrays = {name: column.array() for name, column in self._columns.items()}
-        return TextSplit(arrays["tokens"], arrays["offsets"], arrays.get("labels"))
+        return TextSplit(arrays["tokens"], arrays["offsets"], arrays.get("labels"), arrays.get("tags"))
 
 
 def map_file(path: Path, code: str, mode: Literal["r", "r+"] = "r") -> np.ndarray:

@@ -35,13 +35,14 @@ TRAIN, VALID, TEST = 0, 1, 2
 
 
 class Sentence(NamedTuple):
-    """A sentence on its way into a corpus: its words, split, the name of its class and where it stood."""
+    """A sentence on its way into a corpus: its words, split, the name of its class, where it stood, a tag per word."""
 
     words: Sequence[str]
     split: int = TRAIN
     label: str | None = None
     where: str = ""
     line: int = 0
+    tags: Sequence[str] | None = None
 
 
 def cut(words: Sequence[str], valid: float = 0.1, test: float = 0.1) -> int:
@@ -61,6 +62,7 @@ class TextCorpus(Corpus):
     """A corpus of sentences; a concrete reader's constructor calls `build`.
 
     Attributes:
+        tags: names of the classes of words by id; empty where there are none.
         tokenise: reads a user's sentence as this corpus was read.
     """
 
@@ -68,6 +70,7 @@ class TextCorpus(Corpus):
     valid: TextSplit
     test: TextSplit
     vocabulary: Vocabulary
+    tags: tuple[str, ...] = ()
     tokenise: Callable[[str], list[str]] = staticmethod(words)
 
     @abstractmethod
@@ -84,6 +87,7 @@ class TextCorpus(Corpus):
         overlong: Overlong = "error",
         labelled: bool = False,
         labels: Sequence[str] = (),
+        tagged: bool = False,
         store: Path | None = None,
         where: str | None = None,
     ) -> None:
@@ -97,21 +101,25 @@ class TextCorpus(Corpus):
             overlong: what to do with a longer one.
             labelled: whether sentences have a class; one without a label then gets -1.
             labels: names of the classes in the order wanted; others follow, sorted.
+            tagged: whether every word has a tag; their names, sorted, become `tags`. Not with a store.
             store: a folder for memory-mapped tokens; used as it is if complete. None keeps tokens in memory.
             where: what errors call the text; None for the corpus's name.
         """
         check_limits(min_count, max_size, max_length)
         if overlong not in get_args(Overlong):
             raise CorpusError(f"overlong is {overlong!r}; give error, drop or truncate")
+        if tagged and store is not None:
+            raise ValueError("tags are kept in memory: give no store")
         if store is not None and self._open(store):
             return
         builder = None if store is None else StoreBuilder(store)
         try:
             folder = builder.folder if builder is not None else None
-            writers = [SplitWriter(name, folder, labelled) for name in SPLITS]
-            words, classes = self._read(sentences, writers, labels, max_length, overlong)
+            writers = [SplitWriter(name, folder, labelled, tagged) for name in SPLITS]
+            words, classes, tags = self._read(sentences, writers, labels, max_length, overlong)
             _refuse_empty([writer.sentences for writer in writers], where or self.name)
             self._encode(writers, words, classes, min_count, max_size, len(labels))
+            self._name_tags(writers, tags)
             if builder is not None:
                 meta = {"words": self.vocabulary.words, "labels": self.labels}
                 builder.commit({**meta, "dropped": self.dropped, "truncated": self.truncated})
@@ -133,10 +141,11 @@ class TextCorpus(Corpus):
         labels: Sequence[str],
         max_length: int | None,
         overlong: Overlong,
-    ) -> tuple[list[str], list[str]]:
-        """Write provisional ids; words and class names in the order of these."""
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Write provisional ids; words, class names and tag names in the order of these."""
         words: defaultdict[str, int] = defaultdict(count().__next__)
         classes: defaultdict[str, int] = defaultdict(count(len(labels)).__next__, zip(labels, count(), strict=False))
+        tags: defaultdict[str, int] = defaultdict(count().__next__)
         self.dropped = self.truncated = 0
         with ExitStack() as stack:
             for writer in writers:
@@ -148,8 +157,9 @@ class TextCorpus(Corpus):
                     if not tokens:
                         continue
                 label = -1 if sentence.label is None else classes[sentence.label]
-                writers[sentence.split].add(map(words.__getitem__, tokens), label)
-        return list(words), list(classes)
+                tagged = map(tags.__getitem__, (sentence.tags or ())[: len(tokens)])
+                writers[sentence.split].add(map(words.__getitem__, tokens), label, tagged)
+        return list(words), list(classes), list(tags)
 
     def _shorten(self, sentence: Sentence, limit: int, overlong: Overlong) -> int:
         """How many words of a sentence beyond the limit are kept."""
@@ -184,6 +194,13 @@ class TextCorpus(Corpus):
         for writer in writers:
             writer.recode("tokens", word_table)
             writer.recode("labels", class_table)
+
+    def _name_tags(self, writers: list[SplitWriter], names: list[str]) -> None:
+        """Put the tags in order, and make their ids final."""
+        self.tags = tuple(sorted(names))
+        table = np.array([self.tags.index(name) for name in names], np.int32)
+        for writer in writers:
+            writer.recode("tags", table)
 
     def _open(self, store: Path) -> bool:
         meta = read_meta(store)

@@ -1,5 +1,6 @@
 """One evaluation for all: likelihood, collapse, text, tables and pictures."""
 
+from pyro_nlp.evaluation.clustering import many_to_one, v_measure
 from pyro_nlp.evaluation.collapse import (
     MutualInformation,
     Posteriors,
@@ -33,8 +34,8 @@ __all__ = [
     "NoDensityError",
     "Posteriors",
     "active_units",
-    "class_posteriors",
     "as_split",
+    "class_posteriors",
     "codes",
     "compare",
     "elbo_terms",
@@ -45,10 +46,12 @@ __all__ = [
     "importance_nll",
     "impute",
     "interpolate",
+    "many_to_one",
     "mutual_information",
     "perplexity",
     "posteriors",
     "reconstruct",
     "sample_prior",
     "shuffled_rise",
+    "v_measure",
 ]

@@ -110,8 +110,8 @@ def mutual_information(
 ) -> MutualInformation | None:
     """E[log q(z | x) - log q(z)] with q(z) = (1/N) sum_n q(z | x_n), by one draw per document.
 
-    Of a one-hot class exactly: the entropy of q(c) minus the mean entropy of q(c | x). None where q is neither that nor a
-    diagonal Gaussian.
+    Of a one-hot class exactly: the entropy of q(c) minus the mean entropy of q(c | x). None where q is neither that nor
+    a diagonal Gaussian.
 
     The minibatch form follows Hoffman and Johnson 2016 as coded by He et al. 2019: minus the entropy of q in closed
     form, minus log q(z) of the draw against the documents of its own minibatch.

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pyro_nlp.data.splits import Split
+from pyro_nlp.evaluation.discrete import summable
 from pyro_nlp.evaluation.documents import (
     as_float64,
     batches,
@@ -21,7 +22,6 @@ from pyro_nlp.evaluation.documents import (
     per_document,
     require_density,
 )
-from pyro_nlp.evaluation.discrete import summable
 from pyro_nlp.inference.terms import terms
 from pyro_nlp.inference.training import Precision
 

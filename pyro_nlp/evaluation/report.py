@@ -150,7 +150,7 @@ def evaluate(
     """Judge a model and guide on a split; see `Evaluation` for what is measured.
 
     Args:
-        model, guide: what is judged. A model with one class per document and no guide is judged with the exact posterior.
+        model, guide: what is judged; a model with one class per document and no guide with the exact posterior.
         split: the documents.
         samples: importance samples per document.
         seed: of all draws.

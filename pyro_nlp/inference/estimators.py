@@ -297,7 +297,7 @@ class ScoreFunction(Estimator):
 class DisARM(Estimator):
     """Two antithetic draws of binary variables, their loss difference times a closed-form weight: unbiased.
 
-    Dong, Mnih and Tucker 2020 (arXiv:2006.10680, eq. 8); also U2G, Yin et al. 2020.
+    Dong et al. 2020 (arXiv:2006.10680, eq. 8); also U2G, Yin et al. 2020.
     """
 
     def refuse(self, q: TorchDistribution) -> str | None:

@@ -62,8 +62,8 @@ class LSTMDecoder(Decoder):
         layers: recurrent layers; z initialises all of them.
         input_dropout: rate on word vectors.
         output_dropout: rate on states.
-        skip: put z beside every state too, a path of its own to the words (Dieng et al. 2019, arXiv:1807.04863); D grows
-            by `latent`.
+        skip: put z beside every state too, a path of its own to the words (Dieng et al. 2019, arXiv:1807.04863); D
+            grows by `latent`.
     """
 
     cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM

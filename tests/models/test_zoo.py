@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,13 +22,14 @@ from pyro_nlp.guides.gaussian import GaussianGuide
 from pyro_nlp.guides.mean_field import MeanFieldGuide
 from pyro_nlp.guides.point import PointGuide
 from pyro_nlp.guides.vector import VectorGuide
-from pyro_nlp.inference import ELBO, KL, Adam, FreeBits, PyroELBO, Strategy, Training, fit, terms
+from pyro_nlp.inference import ELBO, KL, Adam, Enumerate, FreeBits, PyroELBO, Strategy, Training, fit, terms
+from pyro_nlp.models.hmm import HMM
 from pyro_nlp.models.ring import Ring
 from pyro_nlp.models.sentence_autoencoder import SentenceAutoencoder
 from pyro_nlp.models.sentence_lm import SentenceLM
 from pyro_nlp.models.sentence_vae import SentenceVAE
 from pyro_nlp.nn import GRUDecoder, GRUEncoder, InputlessDecoder, LSTMDecoder, LSTMEncoder
-from tests.tiny import LATENT, VOCABULARY, WIDTH, Sentences, gradients, padded, sharpen
+from tests.tiny import LATENT, VOCABULARY, WIDTH, Sentences, discrete, gradients, mixture, padded, sharpen, styled
 
 DECODERS = {
     kind.__name__: partial(kind, embedding=WIDTH, width=WIDTH) for kind in (LSTMDecoder, GRUDecoder, InputlessDecoder)
@@ -79,6 +80,17 @@ ZOO: dict[str, Entry] = {
     "sentence autoencoder": Entry(
         Sentences, partial(SentenceAutoencoder, VOCABULARY, LATENT, DECODERS["LSTMDecoder"]), POINT, density=False
     ),
+    "mixture": Entry(Sentences, lambda: mixture()[0], {"categorical": lambda corpus: mixture()[1]}),
+    "discrete sentence": Entry(Sentences, lambda: discrete()[0], {"categoricals": lambda corpus: discrete()[1]}),
+    "styled sentence": Entry(
+        Sentences,
+        lambda: styled()[0],
+        {
+            "z given c": lambda corpus: styled()[1],
+            "z and c apart": lambda corpus: styled(joint=False)[1],
+        },
+    ),
+    "HMM": Entry(Sentences, partial(HMM, VOCABULARY, 3), {"no guide": nobody}),
     "ring": Entry(
         partial(RingCorpus, 30, 0.3),
         partial(Ring, 0.3, learn_noise=True),
@@ -90,6 +102,7 @@ ZOO: dict[str, Entry] = {
     ),
 }
 PAIRS = [(name, guide) for name, entry in ZOO.items() for guide in entry.guides]
+EXACT = Strategy(discrete=Enumerate())
 pairs = pytest.mark.parametrize(("name", "guide_name"), PAIRS, ids=[f"{m} x {g}" for m, g in PAIRS])
 
 
@@ -108,7 +121,7 @@ def some(corpus: Corpus, rows: tuple[int, ...] = (3, 0, 7, 9)) -> Any:
 @pairs
 def test_it_compiles_and_every_parameter_gets_a_gradient(name: str, guide_name: str) -> None:
     model, guide, corpus = make(name, guide_name)
-    objective = Strategy().compile(model, guide, some(corpus))
+    objective = EXACT.compile(model, guide, some(corpus))
     loss = objective(some(corpus))
     loss.backward()
     assert loss.dim() == 0 and loss.isfinite()
@@ -128,13 +141,12 @@ def test_particles_are_one_more_dimension_on_the_left(name: str, guide_name: str
     batch = some(corpus)
     found = terms(model, guide, batch, particles=3)
     assert found.log_likelihood.shape == found.log_weight.shape == (3, 4)
-    for site in found.sites.values():
-        assert site.value.shape[:2] == (3, 4)
-        for s in range(3):  # each particle is what it is alone
-            alone = terms(model, guide, batch, given={site.name: site.value[s : s + 1]})
-            torch.testing.assert_close(alone.log_likelihood[0], found.log_likelihood[s], rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(alone.log_weight[0], found.log_weight[s], rtol=1e-5, atol=1e-5)
-    assert Strategy(bound=ELBO(3)).compile(model, guide, batch)(batch).isfinite()
+    assert all(site.value.shape[:2] == (3, 4) for site in found.sites.values())
+    for s in range(3):  # each particle is what it is alone
+        alone = terms(model, guide, batch, given={name: site.value[s : s + 1] for name, site in found.sites.items()})
+        torch.testing.assert_close(alone.log_likelihood[0], found.log_likelihood[s], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(alone.log_weight[0], found.log_weight[s], rtol=1e-5, atol=1e-5)
+    assert replace(EXACT, bound=ELBO(3)).compile(model, guide, batch)(batch).isfinite()
 
 
 @pairs
@@ -165,9 +177,9 @@ def test_two_epochs_of_training_and_an_evaluation_run_through(name: str, guide_n
     model, guide, corpus = make(name, guide_name)
     if guide_name == "mean field":  # it has no posterior for other documents
         corpus.valid = corpus.test = corpus.train  # type: ignore[misc]
-    strategy = Strategy(bound=ELBO(2), kl=KL(0.5) if guide_name != "diagonal" else KL(shape=FreeBits(1.0)))
+    strategy = replace(EXACT, bound=ELBO(2), kl=KL(0.5) if guide_name != "diagonal" else KL(shape=FreeBits(1.0)))
     with torch.no_grad():
-        before = float(Strategy().compile(model, guide, some(corpus))(corpus.train.batch(np.arange(20))))
+        before = float(EXACT.compile(model, guide, some(corpus))(corpus.train.batch(np.arange(20))))
     run = fit(model, guide, corpus, strategy, Training(epochs=2, batch_size=10, device="cpu", optimizer=Adam(0.02)))
     assert run.history[-1]["valid.loss"] < before
     found = evaluate(model, guide, corpus.test, samples=5)
@@ -189,7 +201,8 @@ def test_pyros_own_objectives_take_it_too(name: str, bound: Any) -> None:
 @pytest.mark.parametrize("method", ["ancestral", "greedy", "beam"])
 def test_it_writes_by_every_method(name: str, method: str) -> None:
     model, _, _ = make(name, next(iter(ZOO[name].guides)))
-    latents = {} if "LM" in name else {"z": torch.randn(5, LATENT)}
+    drawn = terms(*make(name, next(iter(ZOO[name].guides)))[:2], Sentences().train.batch(np.arange(5)))
+    latents = {name: site.value[0] for name, site in drawn.sites.items()}
     count = {} if latents else {"count": 5}
     written = model.generate(latents, method=method, max_length=7, beam=3, **count)
     assert written.shape[0] == 5 and written.shape[1] <= 7
