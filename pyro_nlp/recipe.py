@@ -7,7 +7,6 @@ schema. Classes of the zoo are named by their short name, anybody's by dotted pa
 from __future__ import annotations
 
 import importlib
-import importlib.resources
 import json
 import pkgutil
 import sys
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -27,15 +27,19 @@ import pyro_nlp.guides
 import pyro_nlp.models
 from pyro_nlp.data.corpus import Corpus, CorpusError
 from pyro_nlp.data.splits import Split, VectorSplit
+from pyro_nlp.inference.estimators import Marginalize
 from pyro_nlp.inference.fit import Run
 from pyro_nlp.inference.folder import RunError, RunFolder
 from pyro_nlp.inference.strategy import Strategy
 from pyro_nlp.inference.training import Training
-from pyro_nlp.recipe_errors import RecipeError, explain, raised_by_constructor, suggest
+from pyro_nlp.recipe_errors import RecipeError, explain, raised_by_constructor, read_yaml, suggest
+from pyro_nlp.recipe_strategies import named, read_strategy
 
 SECTIONS = ("model", "guide", "corpus", "strategy", "training", "seed")
 SIZES = ("vocabulary", "dimension", "population")
 """Constructor arguments that a corpus decides; a recipe need not and cannot choose them."""
+SHARED = ("latent", "classes", "variables")
+"""Constructor arguments of a guide that follow the model's of the same name, where both have one."""
 
 
 @dataclass
@@ -65,12 +69,7 @@ def zoo() -> None:
 
 def shipped() -> dict[str, Path]:
     """The recipes that come with the package, by name."""
-    folder = importlib.resources.files("pyro_nlp") / "recipes"
-    return {
-        p.name.removesuffix(".yaml"): Path(str(p))
-        for p in sorted(folder.iterdir(), key=lambda p: p.name)
-        if p.name.endswith(".yaml")
-    }
+    return named("recipes")
 
 
 def find(recipe: str) -> Path:
@@ -107,7 +106,8 @@ def parser(**options: Any) -> ArgumentParser:
         for size in SIZES:
             target = f"{section}.init_args.{size}"
             result.link_arguments("corpus", target, compute_fn=_sizes[size], apply_on="instantiate")
-    result.link_arguments("model.init_args.latent", "guide.init_args.latent")
+    for argument in SHARED:
+        result.link_arguments(f"model.init_args.{argument}", f"guide.init_args.{argument}")
     return result
 
 
@@ -126,23 +126,34 @@ def _population(corpus: Corpus) -> int:
 _sizes = {"vocabulary": _vocabulary, "dimension": _dimension, "population": _population}
 
 
-def read(recipe: str, overrides: Sequence[str] = ()) -> tuple[str, Namespace, dict[str, int], ArgumentParser]:
+def read(
+    recipe: str, overrides: Sequence[str] = (), strategy: str | None = None
+) -> tuple[str, Namespace, dict[str, int], ArgumentParser]:
     """Parse a recipe: its name, the namespace, the sizes it states, and the parser that made it."""
     path = find(recipe)
     content = _content(path)
+    if strategy is not None:
+        content["strategy"] = (content.get("strategy") or {}) | read_strategy(strategy)
     for folder in (path.parent.resolve(), Path(origin(path)).parent.resolve(), Path.cwd()):
         if str(folder) not in sys.path:
             sys.path.append(str(folder))  # a user's own classes, by dotted path
     stated = _take_sizes(content)
     _refuse_sizes(overrides)
-    made = parser()
+    made, where = parser(), path.name if strategy is None else f"{path.name} with the strategy {strategy}"
     try:
         config = made.parse_args([f"--config={yaml.safe_dump(content)}", *_own_file(overrides)])
     except Exception as error:
-        raise RecipeError(f"{path.name}: {explain(error, made)}") from (error if isinstance(error, OSError) else None)
+        raise RecipeError(f"{where}: {explain(error, made)}") from (error if isinstance(error, OSError) else None)
     _refuse_wrong_kind(config, path.name)
-    _refuse_other_latent(content, overrides, config, path.name)
+    _refuse_unshared(content, overrides, config, path.name)
     return path.stem if path.name != "recipe.yaml" else path.resolve().parent.name, config, stated, made
+
+
+def spelled_out(recipe: str, overrides: Sequence[str] = (), strategy: str | None = None) -> str:
+    """A recipe with all its values as YAML, but for the sizes that come from the corpus."""
+    _, config, _, made = read(recipe, overrides, strategy)
+    text = yaml.safe_dump(yaml.safe_load(made.dump(config, skip_unset=False)), sort_keys=False)
+    return f"{_ORIGIN}{origin(find(recipe))}\n{text}"
 
 
 def origin(path: Path) -> str:
@@ -158,14 +169,7 @@ _ORIGIN = "# resolved from "
 
 def _content(path: Path) -> dict[str, Any]:
     """The sections of a recipe's file; their contents are not looked at."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise RecipeError(f"{path}: not YAML: {where}{error.problem or error.context}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe has the keys {', '.join(SECTIONS)}")
     for key, value in content.items():
@@ -176,18 +180,19 @@ def _content(path: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if value is not None or key == "guide"}
 
 
-def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+def load(recipe: str, overrides: Sequence[str] = (), strategy: str | None = None) -> Recipe:
     """Read a recipe and build everything in it.
 
     Args:
         recipe: the name of a shipped recipe, a path, or a run folder.
-        overrides: command-line arguments such as `--model.latent 16`.
+        overrides: command-line arguments such as `--model.latent 16`; they have the last word.
+        strategy: the name of a shipped strategy, or a path; it replaces what the recipe says in the same places.
 
     Raises:
         RecipeError: one line that names the key and the near match.
         CorpusError: the corpus cannot be read.
     """
-    name, config, stated, made = read(recipe, overrides)
+    name, config, stated, made = read(recipe, overrides, strategy)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         try:
@@ -212,7 +217,8 @@ def open_run(path: str | Path, split_overrides: Sequence[str] = ()) -> tuple[Run
         raise RunError(f"{path} has no recipe.yaml: it was trained from Python; load its safetensors there")
     recipe = load(str(folder.path / "recipe.yaml"), split_overrides)
     _refuse_other_corpus(folder, recipe.corpus)
-    for module, name in ((recipe.model, "model"), (recipe.guide, "guide")):
+    guide, marginal = _trained(recipe)
+    for module, name in ((recipe.model, "model"), (guide, "guide")):
         if module is not None:
             weights = folder.load_weights(name)
             try:
@@ -223,7 +229,17 @@ def open_run(path: str | Path, split_overrides: Sequence[str] = ()) -> tuple[Run
                     f"({(str(error).splitlines()[1:2] or [str(error)])[0].strip()})"
                 ) from None
             module.eval()
-    return Run(recipe.model, recipe.guide, recipe.corpus, folder.metrics(), Path(path)), recipe
+    return Run(recipe.model, guide, recipe.corpus, folder.metrics(), Path(path), marginal), recipe
+
+
+def _trained(recipe: Recipe) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """The guide if it learnt anything, and the latents that were summed out in the model."""
+    strategy = recipe.strategy
+    if not any(isinstance(e, Marginalize) for e in (strategy.discrete, *strategy.sites.values())):
+        return recipe.guide, ()
+    batch = recipe.corpus.train.batch(np.arange(min(2, len(recipe.corpus.train))))
+    objective = strategy.compile(recipe.model, recipe.guide, batch)
+    return objective.guide, objective.marginal
 
 
 def to_resume(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -238,7 +254,7 @@ def to_resume(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RunError(f"{path} has no recipe.yaml: it was trained from Python; resume it there")
     file = folder.path / "recipe.yaml"
     before, after = (
-        _flat(yaml.safe_load(made.dump(c))) for _, c, _, made in (read(str(file), o) for o in ((), overrides))
+        flat(yaml.safe_load(made.dump(c))) for _, c, _, made in (read(str(file), o) for o in ((), overrides))
     )
     for key in (*before, *after):
         if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE):
@@ -266,13 +282,13 @@ MAY_CHANGE = (
 """What a resumed run may do otherwise than it began."""
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flat(value: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         return {path: value}
     return {
         key: leaf
         for name, inner in value.items()
-        for key, leaf in _flat(inner, f"{path}.{name}" if path else str(name)).items()
+        for key, leaf in flat(inner, f"{path}.{name}" if path else str(name)).items()
     }
 
 
@@ -320,14 +336,16 @@ def _refuse_sizes(overrides: Sequence[str]) -> None:
             raise RecipeError(f"--{flag} is decided by the corpus: leave it out")
 
 
-def _refuse_other_latent(content: dict[str, Any], overrides: Sequence[str], config: Namespace, name: str) -> None:
-    """The guide's `latent` follows the model's (they are linked): one stated apart is a mistake."""
-    own = config.model.init_args.get("latent")
-    guide = content.get("guide")
-    said = (guide.get("init_args") or {}).get("latent", own) if isinstance(guide, dict) else own
-    flags = [a for a in overrides if a.split("=")[0].replace(".init_args.", ".") == "--guide.latent"]
-    if own is not None and (said != own or flags):
-        raise RecipeError(f"{name}: guide.latent follows model.latent ({own}): leave it out")
+def _refuse_unshared(content: dict[str, Any], overrides: Sequence[str], config: Namespace, name: str) -> None:
+    """What a guide shares with its model follows the model's (they are linked): one stated apart is a mistake."""
+    sections = (content.get(section) for section in ("model", "guide"))
+    model, guide = ((part.get("init_args") or {}) if isinstance(part, dict) else {} for part in sections)
+    flags = {argument.split("=")[0].replace(".init_args.", ".") for argument in overrides}
+    for shared in SHARED:
+        own = config.model.init_args.get(shared)
+        said = model.get(shared, own)  # a guide that repeats the model follows an override of the model's
+        if own is not None and (guide.get(shared, said) != said or f"--guide.{shared}" in flags):
+            raise RecipeError(f"{name}: guide.{shared} follows model.{shared} ({own}): leave it out")
 
 
 def _own_file(overrides: Sequence[str]) -> list[str]:

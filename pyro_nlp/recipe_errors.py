@@ -7,13 +7,27 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be read; one line that names the key and the cure."""
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise RecipeError(f"{path}: not YAML: {where}{error.problem or error.context}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

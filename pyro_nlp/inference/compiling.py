@@ -19,7 +19,7 @@ from pyro_nlp.inference.estimators import Estimator, Marginalize, Relax, ScoreFu
 from pyro_nlp.inference.pyro_bounds import PyroELBO
 from pyro_nlp.inference.sites import Scope, Site, SiteTerms, StructureError, exact_kl, is_latent
 from pyro_nlp.inference.support import LIMIT
-from pyro_nlp.inference.terms import collect, trace_guide, trace_model
+from pyro_nlp.inference.terms import collect, not_finite, trace_guide, trace_model
 
 if TYPE_CHECKING:
     from pyro_nlp.inference.strategy import Objective
@@ -72,8 +72,14 @@ def latents(
     """The latent sites of a model and a guide, by plain samples; a site that is summed out needs no guide."""
     scope = Scope(1, len(batch), batch.population, getattr(model, "plates", 1))
     with torch.no_grad():
-        guide_trace = trace_guide(guide, batch, scope)
-        model_trace = trace_model(model, batch, scope, guide_trace)
+        try:
+            guide_trace = trace_guide(guide, batch, scope)
+            model_trace = trace_model(model, batch, scope, guide_trace)
+        except (ValueError, RuntimeError):  # Pyro and PyTorch have a page to say of a number that is not finite
+            found = not_finite(model, guide, batch)
+            if found is None:
+                raise
+            raise StructureError(f"{found} before any training: look at the initial weights, and at the data") from None
     alone: dict[str, Latent] = {}
     nodes: dict[str, Site] = dict(model_trace.nodes)
     for name, site in nodes.items():
@@ -82,22 +88,25 @@ def latents(
             if isinstance(sites.get(name) or (discrete if latent.discrete else None), Marginalize):
                 alone[name] = latent
                 model_trace.remove_node(name)
-    found = collect(guide_trace, model_trace, scope)
-    return {name: Latent(name, pair.q, pair) for name, pair in found.sites.items()} | alone
+    pairs = collect(guide_trace, model_trace, scope).sites
+    return {name: Latent(name, pair.q, pair) for name, pair in pairs.items()} | alone
 
 
 def refuse(objective: Objective, batch: Batch) -> None:
     """Refuse what a strategy cannot do with a model and a guide, and run it once."""
+    bound = objective.strategy.bound
+    if bound.particles < 1:
+        raise StructureError(f"{bound!r} draws nothing: particles is at least 1")
     for name, latent in objective.latents.items():
         _refuse_kl(objective, name, latent)
     if objective.marginal and objective.guide is not None:
         _refuse_consumers(objective, batch)
-    reason = objective.strategy.bound.refuse(objective)
+    reason = bound.refuse(objective)
     if reason:
-        raise StructureError(f"{type(objective.strategy.bound).__name__}: {reason}")
+        raise StructureError(f"{type(bound).__name__}: {reason}")
     _refuse_alone(objective)
     total = math.prod(objective.rows.values())
-    if total > LIMIT and not isinstance(objective.strategy.bound, PyroELBO):  # which sums chains step by step
+    if total > LIMIT and not isinstance(bound, PyroELBO):  # which sums chains step by step
         each = ", ".join(f"'{name}' {rows:,}" for name, rows in objective.rows.items() if rows > 1)
         raise StructureError(
             f"{total:,} configurations per document ({each}), and the limit is {LIMIT:,}: give a site of many "
@@ -109,13 +118,13 @@ def refuse(objective: Objective, batch: Batch) -> None:
         objective.steps_per_epoch = objective.steps_per_epoch or 1
         try:
             objective(batch)
+            relaxed = [name for name, e in objective.estimators.items() if isinstance(e, Relax)]
+            if relaxed:
+                _refuse_index(objective, relaxed, batch)
         finally:
             objective.steps_per_epoch = None
             objective.train(training)
             objective.last = None
-    relaxed = [name for name, e in objective.estimators.items() if isinstance(e, Relax)]
-    if relaxed:
-        _refuse_index(objective, relaxed, batch)
 
 
 def _refuse_kl(objective: Objective, name: str, latent: Latent) -> None:

@@ -333,6 +333,11 @@ def _relaxable(q: TorchDistribution, who: str) -> str | None:
     return f"{type(base(q)).__name__} {reason or 'is not one-hot'}: {who} needs a OneHotCategorical, used linearly"
 
 
+def _refuse_temperature(estimator: Relax | REBAR) -> None:
+    if not isinstance(estimator.temperature, Schedule) and not estimator.temperature > 0:
+        raise ValueError(f"{type(estimator).__name__}: temperature is above 0, not {estimator.temperature}")
+
+
 @dataclass(frozen=True)
 class Relax(Estimator):
     """Gumbel-softmax: softmax((logits + Gumbel noise) / temperature), a point of the simplex, in place of a one-hot.
@@ -354,6 +359,7 @@ class Relax(Estimator):
     def __post_init__(self) -> None:
         if self.kl not in ("categorical", "relaxed"):
             raise ValueError(f"Relax: kl is 'categorical' or 'relaxed', not {self.kl!r}")
+        _refuse_temperature(self)
 
     def refuse(self, q: TorchDistribution) -> str | None:
         return _relaxable(q, "Relax")
@@ -381,6 +387,9 @@ class REBAR(Estimator):
 
     temperature: float | Schedule = 0.5
     eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        _refuse_temperature(self)
 
     def refuse(self, q: TorchDistribution) -> str | None:
         return _relaxable(q, "REBAR")

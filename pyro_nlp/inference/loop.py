@@ -24,7 +24,7 @@ from pyro_nlp.data.loading import plan, shard
 from pyro_nlp.data.splits import Split
 from pyro_nlp.inference.schedules import at
 from pyro_nlp.inference.strategy import Objective
-from pyro_nlp.inference.terms import StructureError
+from pyro_nlp.inference.terms import StructureError, not_finite
 from pyro_nlp.inference.training import Training, choose_precision
 
 
@@ -84,8 +84,9 @@ class Loop:
         try:
             with self.precision():
                 loss = self.compute(batch)
-        except ValueError:
-            # Pyro's validation, on in the first step, has a page to say of a number that is not finite
+        except (ValueError, RuntimeError):
+            # Pyro's validation, on in the first step, has a page to say of a number that is not finite, and so has
+            # PyTorch of a class to be drawn
             found = self._not_finite(batch)
             if found is None:
                 raise
@@ -284,7 +285,11 @@ class Loop:
         if bad:
             return f"{self._where()}: the loss is not finite because the parameter {bad[0]} is not"
         with torch.no_grad(), self.precision(), pyro.validation_enabled(False):
-            terms = self.objective.terms(batch)
+            try:
+                terms = self.objective.terms(batch)
+            except (ValueError, RuntimeError):
+                what = not_finite(self.objective.model, self.objective.guide, batch)
+                return f"{self._where()}: {what}" if what else None
         values = [(f"log-probability of '{n}'", v) for n, v in terms.observed.items()]
         for name, site in terms.sites.items():
             events = len(site.q.event_shape)

@@ -8,7 +8,7 @@ may be summed out in the model. Bounds combine the terms, `KL` weighs them, eval
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -32,8 +32,9 @@ from pyro_nlp.inference.sites import (
     is_latent,
     is_subsample,
 )
+from pyro_nlp.inference.support import base
 
-__all__ = ["Scope", "Site", "SiteTerms", "StructureError", "Terms", "collect", "terms", "trace_guide", "trace_model"]
+__all__ = ["Scope", "Site", "SiteTerms", "StructureError", "Terms", "collect", "not_finite", "terms", "trace_guide", "trace_model"]
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,33 @@ class _Given(Messenger):
 
 def _nothing(batch: Batch) -> None:
     """The guide of a model without latents."""
+
+
+class _Look(Messenger):
+    """Finds the first site whose distribution has a parameter that is not finite, before anything is drawn from it."""
+
+    found: str | None = None
+
+    def _pyro_sample(self, message: Any) -> None:
+        if self.found or is_subsample(message):
+            return
+        fn = base(message["fn"])
+        for name in fn.arg_constraints:
+            value = getattr(fn, name, None)
+            # a logit of minus infinity is a probability of zero
+            if isinstance(value, Tensor) and (value.isnan().any() or (name != "logits" and value.isinf().any())):
+                self.found = f"the distribution of '{message['name']}' has {name} that are not finite"
+                return
+
+
+def not_finite(model: Callable[[Batch], Any], guide: Callable[[Batch], Any] | None, batch: Batch) -> str | None:
+    """What is wrong with the first distribution of a guide or model that cannot be drawn from, naming the site."""
+    scope = Scope(1, len(batch), batch.population, getattr(model, "plates", 1))
+    look = _Look()
+    # what such a distribution makes of a draw is PyTorch's own error, or none
+    with torch.no_grad(), pyro.validation_enabled(False), look, suppress(RuntimeError, ValueError):
+        trace_model(model, batch, scope, trace_guide(guide, batch, scope))
+    return look.found
 
 
 def collect(guide_trace: Trace, model_trace: Trace, scope: Scope, summed: tuple[Table, ...] = ()) -> Terms:

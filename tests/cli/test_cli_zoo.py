@@ -12,9 +12,10 @@ import yaml
 
 import pyro_nlp
 from pyro_nlp import recipe as recipes
+from pyro_nlp.recipe_strategies import shipped_strategies
 from tests.cli.commands import CommandLine, real
 
-COMMANDS = ("list", "check", "train", "evaluate", "generate", "cite")
+COMMANDS = ("list", "check", "train", "evaluate", "compare", "generate", "cite")
 OWN_TEXT = ("--corpus", "TextFile", "--corpus.path", "my.txt")
 
 
@@ -34,14 +35,14 @@ def rows(printed: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in printed.splitlines() if "│" in line]
 
 
-def test_list_shows_every_model_guide_and_recipe_with_its_reference(cli: CommandLine, tmp_path: Path) -> None:
+def test_list_shows_every_model_guide_recipe_and_strategy_with_its_reference(cli: CommandLine, tmp_path: Path) -> None:
     lines = [" ".join(line.split()) for line in cli("list", cwd=tmp_path).worked().splitlines()]
     for found in (*classes("models").items(), *classes("guides").items()):
         name, described = found
         assert described.__doc__ is not None
         assert f"{name} {' '.join(described.__doc__.strip().splitlines()[0].split())}" in lines
     assert any(line.startswith("SentenceVAE") and "Bowman et al. 2016 (arXiv:1511.06349)" in line for line in lines)
-    for name, path in recipes.shipped().items():
+    for name, path in (*recipes.shipped().items(), *shipped_strategies().items()):
         first = path.read_text("utf-8").splitlines()[0]
         assert first.startswith("# ") and f"{name} {first[2:]}" in lines
 
@@ -95,10 +96,12 @@ def test_check_shows_every_variable_and_how_each_latent_is_treated(
         return
     assert z in table
     (treatment,) = [row for row in table if row[0] == "z" and row != z]
-    assert treatment[1] == treated and treatment[3] == "Pathwise()"
+    # site, guide, event, dimensions, estimator, rows, kl, weight, shape
+    assert treatment[1] == treated and treatment[4:6] == ["Pathwise(gradient='plain')", "1"]
+    assert treatment[3] == treatment[2].strip("[]") == z[2].split("| ")[1].strip("[]")
     if recipe == "sentence_vae":
-        assert treatment[4] == "closed form"
-        assert treatment[5].startswith("Linear(start=0.0, end=1.0") and treatment[6].startswith("FreeBits(nats=4.0")
+        assert treatment[6] == "closed form"
+        assert treatment[7].startswith("Linear(start=0.0, end=1.0") and treatment[8].startswith("FreeBits(nats=4.0")
 
 
 def test_a_printed_recipe_is_a_recipe_and_resolves_to_itself(cli: CommandLine, work: Path) -> None:

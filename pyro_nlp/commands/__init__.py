@@ -1,0 +1,1 @@
+"""The commands of `pyro-nlp`: one function each, which prints; `cli` parses and turns errors into one line."""

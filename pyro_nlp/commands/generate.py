@@ -1,0 +1,148 @@
+"""`pyro-nlp generate`: samples, reconstructions, interpolations, filled blanks (layer: cli)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pyro_nlp import recipe as recipes
+from pyro_nlp.commands.options import positive, temperature, two_or_more
+from pyro_nlp.commands.output import OUT
+from pyro_nlp.data.batches import TextBatch
+from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.data.tokenise import detokenise
+from pyro_nlp.evaluation import impute, interpolate, reconstruct, sample_prior
+from pyro_nlp.inference.fit import Run
+from pyro_nlp.nn import BLANK
+
+
+def generate_options(made: argparse.ArgumentParser) -> None:
+    """The options of `pyro-nlp generate`."""
+    made.add_argument("run_folder", metavar="RUN")
+    made.add_argument(
+        "--what",
+        choices=("samples", "reconstructions", "interpolations", "imputations"),
+        help="by default samples, reconstructions and interpolations",
+    )
+    made.add_argument(
+        "--sentence",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="in place of test sentences; `_` is a blank for imputations; repeat it",
+    )
+    made.add_argument("--count", type=positive, default=5, help="how many")
+    made.add_argument(
+        "--method",
+        choices=("ancestral", "greedy", "beam"),
+        help="by default ancestral for samples, beam otherwise",
+    )
+    made.add_argument("--temperature", type=temperature, default=1.0, help="of ancestral sampling; 0 is greedy")
+    made.add_argument("--beam", type=positive, default=10)
+    made.add_argument("--steps", type=two_or_more, default=7, help="sentences of an interpolation, ends included")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--json", action="store_true", help="print JSON")
+
+
+def generate(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """`pyro-nlp generate RUN`"""
+    run, loaded = recipes.open_run(options.run_folder)
+    if not hasattr(run.model, "generate"):
+        raise ValueError(f"{type(run.model).__name__} does not write text")
+    latent = run.guide is not None
+    default = ["samples", "reconstructions", "interpolations"] if latent else ["samples"]
+    what = [options.what] if options.what else default
+    if not latent and set(what) & {"reconstructions", "interpolations"}:
+        raise ValueError(f"{type(run.model).__name__} has no latents: it writes samples and imputations")
+    found = {kind: _WRITERS[kind](options, run, loaded.corpus) for kind in what}
+    if options.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for kind, lines in found.items():
+        OUT.print(f"\n[bold]{kind}[/bold]")
+        for line in lines:
+            OUT.print(
+                line if isinstance(line, str) else "\n".join(f"  {key:>13}  {value}" for key, value in line.items()),
+                markup=False,
+                highlight=False,
+            )
+
+
+def _sentences(options: argparse.Namespace, corpus: Any, count: int) -> list[list[int]]:
+    """Ids of the user's sentences, or of test sentences of middling length."""
+    if options.sentence:
+        unread = [s for s in options.sentence if not corpus.tokenise(s)]
+        if unread:
+            raise ValueError(f"no word in --sentence {unread[0]!r}")
+        return [corpus.vocabulary.encode(corpus.tokenise(s)).tolist() for s in options.sentence]
+    split = corpus.test
+    middling = np.flatnonzero((split.lengths >= 6) & (split.lengths <= 12))
+    rows = np.random.default_rng(options.seed).permutation(middling if len(middling) >= count else len(split))[:count]
+    return [split.words(int(row)) for row in rows]
+
+
+def _batch(sentences: list[list[int]]) -> TextBatch:
+    return TextSplit.from_sentences(sentences).batch(np.arange(len(sentences)))
+
+
+def _lines(corpus: Any, ids: Any) -> list[str]:
+    return [detokenise(corpus.vocabulary.decode(row)) for row in ids]
+
+
+def _samples(options: argparse.Namespace, run: Run, corpus: Any) -> list[str]:
+    extra = {
+        "method": options.method or "ancestral",
+        "temperature": options.temperature,
+        "beam": options.beam,
+    }
+    return _lines(corpus, sample_prior(run.model, corpus.test, options.count, seed=options.seed, **extra))
+
+
+def _reconstructions(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str, str]]:
+    sentences = _sentences(options, corpus, options.count)
+    written = reconstruct(run.model, run.guide, _batch(sentences), method=options.method or "beam", beam=options.beam)
+    pairs = zip(_lines(corpus, sentences), _lines(corpus, written), strict=True)
+    return [{"sentence": a, "reconstructed": b} for a, b in pairs]
+
+
+def _interpolations(options: argparse.Namespace, run: Run, corpus: Any) -> list[str]:
+    sentences = _sentences(options, corpus, 2)[:2]
+    if len(sentences) < 2:
+        raise ValueError("an interpolation wants two sentences: give --sentence twice")
+    assert run.guide is not None
+    written = interpolate(
+        run.model,
+        run.guide,
+        _batch(sentences),
+        options.steps,
+        method=options.method or "beam",
+        beam=options.beam,
+    )
+    first, last = _lines(corpus, sentences)
+    return [f"from  {first}", *(f"      {line}" for line in _lines(corpus, written[0])), f"to    {last}"]
+
+
+def _imputations(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str, str]]:
+    if not any(" _ " in f" {s} " for s in options.sentence):
+        raise ValueError("imputations want a --sentence with `_` for every missing word")
+    texts = [sentence.split() for sentence in options.sentence]
+    ids = []
+    for pieces in texts:
+        row: list[int] = []
+        for piece in pieces:
+            row += [BLANK] if piece == "_" else corpus.vocabulary.encode(corpus.tokenise(piece)).tolist()
+        ids.append(row)
+    filled = _lines(corpus, impute(run.model, run.guide, ids, beam=options.beam))
+    return [{"given": given, "filled": line} for given, line in zip(options.sentence, filled, strict=True)]
+
+
+_WRITERS: dict[str, Callable[..., Any]] = {
+    "samples": _samples,
+    "reconstructions": _reconstructions,
+    "interpolations": _interpolations,
+    "imputations": _imputations,
+}

@@ -1,0 +1,99 @@
+"""`pyro-nlp train` and `pyro-nlp evaluate`: run folders, made and judged (layer: cli)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyro_nlp import recipe as recipes
+from pyro_nlp.commands.options import printed_config
+from pyro_nlp.commands.output import OUT
+from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.evaluation import evaluate, plots, posteriors
+from pyro_nlp.inference import Interrupted, RunFolder, fit
+from pyro_nlp.recipe_errors import RecipeError
+from pyro_nlp.recipe_strategies import find_strategy
+
+
+def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """`pyro-nlp train RECIPE`"""
+    if options.recipe is None and not (options.resume and options.out):
+        raise RecipeError("train wants a RECIPE, or --resume --out RUN")
+    if printed_config(options, overrides):
+        return
+    if options.resume and options.strategy:
+        raise RecipeError("a resumed run keeps its strategy: leave out --strategy, or begin a new run")
+    out = Path(options.out or f"runs/{_default_name(options)}")
+    if options.resume:
+        loaded = recipes.to_resume(out, overrides)
+    else:
+        recipes.find(options.recipe)
+        if out.exists():
+            RunFolder.create(out)  # refuses before an hour of reading the corpus
+        loaded = recipes.load(options.recipe, overrides, options.strategy)
+    OUT.print(f"{loaded.name} on {loaded.corpus!r}, into {out}", markup=False, highlight=False)
+    existed = out.exists()
+    try:
+        run = fit(
+            loaded.model,
+            loaded.guide,
+            loaded.corpus,
+            loaded.strategy,
+            loaded.training,
+            seed=loaded.seed,
+            out=out,
+            resume=options.resume,
+            recipe=loaded.text,
+        )
+    finally:
+        if options.resume and isinstance(sys.exception(), Interrupted | None):
+            RunFolder(out).write("recipe.yaml", loaded.text)  # the epochs may have been extended
+        if not existed:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # it failed before anything was in it
+    plots.curves({loaded.name: run.history}, out / "curves.png")
+    best = min((row for row in run.history if "valid.loss" in row), key=lambda row: float(row["valid.loss"]))
+    OUT.print(
+        f"best validation bound {best['valid.loss']:.2f} nats per document, after epoch {best['epoch'] + 1}",
+        highlight=False,
+    )
+    OUT.print(f"next: pyro-nlp evaluate {out}", highlight=False)
+
+
+def _default_name(options: argparse.Namespace) -> str:
+    name = recipes.find(options.recipe).stem
+    return f"{name}-{find_strategy(options.strategy).stem}" if options.strategy else name
+
+
+def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """`pyro-nlp evaluate RUN`"""
+    run, loaded = recipes.open_run(options.run_folder)
+    split = recipes.split_of(loaded.corpus, options.split)
+    found = evaluate(
+        run.model,
+        run.guide,
+        split,
+        samples=options.samples,
+        seed=options.seed,
+        precision=options.precision,
+        marginal=run.marginal,
+    )
+    protocol = {
+        "split": options.split,
+        "samples": options.samples,
+        "seed": options.seed,
+        "precision": options.precision,
+    }
+    if options.json:
+        print(json.dumps({"run": str(options.run_folder), "protocol": protocol} | found.as_dict(), indent=2))
+        return
+    OUT.print(found.table(f"{options.run_folder}, {options.split} split"), markup=False)
+    if run.guide is not None and isinstance(split, TextSplit):
+        for name, posterior in posteriors(run.model, run.guide, split, marginal=run.marginal).items():
+            path = Path(options.run_folder) / f"latent_{name}.png"
+            plots.latent_space(posterior, path, split.labels, loaded.corpus.labels, f"{name}, {options.split} split")
+            OUT.print(f"latent space: {path}", highlight=False)
