@@ -39,8 +39,7 @@ from pyro_nlp.recipe import Recipe
 FAILED, REFUSED = 1, 3
 """Exit statuses: something went wrong; model, guide and strategy do not fit."""
 DRAWS = 30
-"""Gradients whose variance is taken; fewer where they would not fit in `ROOM`."""
-ROOM = 2**30
+"""Gradients whose variance is taken."""
 
 
 def train_and_judge(folder: Path, seed: int, samples: int) -> None:
@@ -147,9 +146,7 @@ def _variance(objective: Objective, loaded: Recipe) -> dict[str, float]:
     """Variance of one gradient on the first documents of the corpus, the same for every strategy."""
     split = loaded.corpus.train
     batch = split.batch(np.arange(min(loaded.training.batch_size, len(split))))
-    size = sum(p.numel() for p in objective.parameters())
-    draws = max(5, min(DRAWS, ROOM // (16 * size)))
-    return gradient_variance(objective, batch.to(next(objective.parameters()).device), draws)
+    return gradient_variance(objective, batch.to(next(objective.parameters()).device), DRAWS)
 
 
 def _memory(run: RunFolder, loaded: Recipe) -> int | None:

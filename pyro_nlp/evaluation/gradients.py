@@ -110,33 +110,32 @@ def gradient_check(
     sizes = [p.numel() for p in parameters.values()]
     with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        reference = exact_gradient(model, guide, batch, strategy, step=step)
-        mean_reference, error_reference = reference, None
+        passes, repeated = max(2, draws // copies), _repeat(batch, copies)
+        exact = exact_gradient(model, guide, batch, strategy, step=step)
+        reference, error = exact, torch.zeros(()).double()
         if reference is None:
             other = _compiled(model, guide, batch, _smoothest(objective), step)
-            taken = _estimates(other, parameters, _repeat(batch, copies), max(2, draws // copies))
-            mean_reference, error_reference = taken.mean(0), taken.var(0, unbiased=True) / len(taken)
-        assert mean_reference is not None
+            found = _estimates(other, parameters, repeated, passes)
+            reference, error = found.mean, found.variance / passes
+        directions = _directions(reference, seed)
         _warm(objective, batch)
-        taken = _estimates(objective, parameters, _repeat(batch, copies), max(2, draws // copies))
+        taken = _estimates(objective, parameters, repeated, passes, directions)
         began = time.perf_counter()
         _estimates(objective, parameters, batch, 5)
         seconds = (time.perf_counter() - began) / 5
-    mean, variance = taken.mean(0), taken.var(0, unbiased=True)
-    spread = [v.sum() * copies for v in variance.split(sizes)]
-    norms = [r.square().sum() for r in mean_reference.split(sizes)]
+    spread = [v.sum() * copies for v in taken.variance.split(sizes)]
+    norms = [r.square().sum() for r in reference.split(sizes)]
     groups = [_group(name) for name in parameters]
-    standard = variance / len(taken) + (error_reference if error_reference is not None else 0.0)
-    scale = float(mean_reference.norm())
+    scale = float(reference.norm())
     return GradientCheck(
-        draws=len(taken) * copies,
-        p_value=_p_value(taken, mean_reference, error_reference, seed),
-        bias=float((mean - mean_reference).norm()) / scale,
-        noise=float(standard.sum().sqrt()) / scale,
-        cosine=float(nn.functional.cosine_similarity(mean, mean_reference, dim=0)),
+        draws=passes * copies,
+        p_value=_p_value(taken, reference, error, directions),
+        bias=float((taken.mean - reference).norm()) / scale,
+        noise=float((taken.variance / passes + error).sum().sqrt()) / scale,
+        cosine=float(nn.functional.cosine_similarity(taken.mean, reference, dim=0)),
         variance=_by_group(groups, spread),
         norm={name: value**0.5 for name, value in _by_group(groups, norms).items()},
-        exact=reference is not None,
+        exact=exact is not None,
         seconds=seconds,
     )
 
@@ -177,7 +176,7 @@ def gradient_variance(objective: Objective, batch: Batch, draws: int = 30, seed:
     objective.train(training)
     for parameter, gradient in zip(objective.parameters(), kept, strict=True):
         parameter.grad = gradient
-    spread = [v.sum() for v in taken.var(0, unbiased=True).split([p.numel() for p in parameters.values()])]
+    spread = [v.sum() for v in taken.variance.split([p.numel() for p in parameters.values()])]
     return _by_group([name.split(".")[0] for name in parameters], spread)
 
 
@@ -246,9 +245,32 @@ def _particle_loss(objective: Objective, bound: IWAE | WakeSleep, batch: Batch) 
 # ---- draws ----------------------------------------------------------------------------------------------------
 
 
-def _estimates(objective: Objective, parameters: Mapping[str, nn.Parameter], batch: Batch, count: int) -> Tensor:
-    """Gradients of `count` losses, `[count, all parameters]` in float64."""
-    return torch.stack([_flat(objective(batch), list(parameters.values())) for _ in range(count)])
+@dataclass(frozen=True)
+class _Estimates:
+    """Mean and variance of some gradients `[parameters]`, and each of them along some directions `[gradients, D]`."""
+
+    mean: Tensor
+    variance: Tensor
+    along: Tensor
+
+
+def _estimates(
+    objective: Objective,
+    parameters: Mapping[str, nn.Parameter],
+    batch: Batch,
+    count: int,
+    directions: Tensor | None = None,
+) -> _Estimates:
+    """`count` gradients of the loss, in float64, none of them kept."""
+    mean, squares, along = torch.zeros(()).double(), torch.zeros(()).double(), []
+    for i in range(count):
+        gradient = _flat(objective(batch), list(parameters.values()))
+        off = gradient - mean
+        mean = mean + off / (i + 1)
+        squares = squares + off * (gradient - mean)
+        if directions is not None:
+            along.append(directions @ gradient)
+    return _Estimates(mean, squares / (count - 1), torch.stack(along) if along else torch.empty(0))
 
 
 def _warm(objective: Objective, batch: Batch, steps: int = 50) -> None:
@@ -283,20 +305,24 @@ def _repeat(batch: Batch, copies: int) -> Batch:
     return batch.replace(**changes)
 
 
-def _p_value(taken: Tensor, reference: Tensor, error: Tensor | None, seed: int) -> float:
-    """Of equal means along the reference's direction and random ones, by Student's t, Bonferroni-corrected."""
-    random = torch.randn(PROJECTIONS, taken.shape[1], generator=torch.Generator().manual_seed(seed), dtype=taken.dtype)
-    directions = torch.cat([reference[None], random])
-    along = (taken - reference) @ directions.T
-    variance = along.var(0, unbiased=True) / len(taken)
-    if error is not None:
-        variance = variance + directions.square() @ error
-    # float32 arithmetic is no bias: allow for its rounding
-    rounding = 1e-5 * directions.norm(dim=1) * reference.norm()
-    t = (along.mean(0).abs() - rounding).clamp(min=0) / variance.sqrt().clamp(min=1e-300)
+def _directions(reference: Tensor, seed: int) -> Tensor:
+    """The reference's own and random ones, `[1 + PROJECTIONS, parameters]`."""
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(PROJECTIONS, len(reference), generator=generator, dtype=reference.dtype)
+    return torch.cat([reference[None], random])
+
+
+def _p_value(taken: _Estimates, reference: Tensor, error: Tensor, directions: Tensor) -> float:
+    """Of equal means along the directions, by Student's t, Bonferroni-corrected."""
     from scipy import stats  # here, as importing it changes the filters of warnings
 
-    return min(1.0, float(2 * stats.t.sf(t.numpy(), len(taken) - 1).min() * len(directions)))
+    count = len(taken.along)
+    off = taken.along - directions @ reference
+    variance = off.var(0, unbiased=True) / count + directions.square() @ error.expand_as(reference)
+    # float32 arithmetic is no bias: allow for its rounding
+    rounding = 1e-5 * directions.norm(dim=1) * reference.norm()
+    t = (off.mean(0).abs() - rounding).clamp(min=0) / variance.sqrt().clamp(min=1e-300)
+    return min(1.0, float(2 * stats.t.sf(t.numpy(), count - 1).min() * len(directions)))
 
 
 def _group(name: str) -> str:

@@ -81,6 +81,7 @@ class Loop:
         """Clear all gradients, take those of the loss on `batch`, clip them; the detached loss."""
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
+        found = None
         try:
             with self.precision():
                 loss = self.compute(batch)
@@ -90,13 +91,13 @@ class Loop:
             found = self._not_finite(batch)
             if found is None:
                 raise
-            raise NumericalError(found) from None
+            loss = torch.tensor(math.nan)
         good = math.isfinite(loss.item())
         if self.anywhere(not good):
             where = f"{self._where()}: the loss is not finite"
             elsewhere = f"{where} in another process"
             documents = f"{where} for training documents {batch.index[:5].tolist()} ..."
-            raise NumericalError(elsewhere if good else self._not_finite(batch) or documents)
+            raise NumericalError(elsewhere if good else found or self._not_finite(batch) or documents)
         share = len(batch) * self.world / self._global_size if self.world > 1 else 1.0
         (loss * share if share != 1.0 else loss).backward()
         self._clip()

@@ -34,7 +34,18 @@ from pyro_nlp.inference.sites import (
 )
 from pyro_nlp.inference.support import base
 
-__all__ = ["Scope", "Site", "SiteTerms", "StructureError", "Terms", "collect", "not_finite", "terms", "trace_guide", "trace_model"]
+__all__ = [
+    "Scope",
+    "Site",
+    "SiteTerms",
+    "StructureError",
+    "Terms",
+    "collect",
+    "not_finite",
+    "terms",
+    "trace_guide",
+    "trace_model",
+]
 
 
 @dataclass(frozen=True)
@@ -116,11 +127,14 @@ def terms(
     plates = getattr(model, "plates", 1) if plates is None else plates
     scope = Scope(particles, len(batch), batch.population, plates)
     drawing = Draws(draws or {}, marginal, plates) if draws or marginal else None
-    with drawing or nullcontext():
-        guide_trace = trace_guide(guide, batch, scope, given or {}, marginal)
-        if drawing:
-            drawing.in_model = True
-        model_trace = trace_model(model, batch, scope, guide_trace)
+    try:
+        with drawing or nullcontext():
+            guide_trace = trace_guide(guide, batch, scope, given or {}, marginal)
+            if drawing:
+                drawing.in_model = True
+            model_trace = trace_model(model, batch, scope, guide_trace)
+    except StructureError as error:  # to which Pyro has added the shapes of all sites
+        raise StructureError(str(error).partition("\n")[0]) from None
     tables = drawing.tables if drawing else []
     scope = replace(scope, tables=tuple(t for t in tables if t.weight is not None))
     return collect(guide_trace, model_trace, scope, tuple(t for t in tables if t.weight is None))
@@ -185,7 +199,7 @@ class _Look(Messenger):
             value = getattr(fn, name, None)
             # a logit of minus infinity is a probability of zero
             if isinstance(value, Tensor) and (value.isnan().any() or (name != "logits" and value.isinf().any())):
-                self.found = f"the distribution of '{message['name']}' has {name} that are not finite"
+                self.found = f"the distribution of '{message['name']}' has parameters that are not finite"
                 return
 
 
