@@ -173,8 +173,8 @@ class Marginalize(Estimator):
 class Subset(Estimator):
     """Sums over k of the values of a site.
 
-    `top` sums the k likeliest values and samples one of the rest, by score function: unbiased (Liu et al. 2019,
-    arXiv:1810.04777, "sum and sample"). `random` sums k values chosen uniformly: with their probabilities renormalised
+    `top` sums the k likeliest values and samples one of the rest, by score function with the loss at the top as its
+    baseline: unbiased (Liu et al. 2019, arXiv:1810.04777, "sum and sample"). `random` sums k values chosen uniformly: with their probabilities renormalised
     it is biased, the bias of the lecture's subset method; without, each counts K/k times its probability (Horvitz and
     Thompson 1952): unbiased, with more variance.
 
@@ -211,7 +211,7 @@ class Subset(Estimator):
         if self.choose == "random":
             chosen = torch.rand_like(log_q).topk(self.k, -1).indices
             kept = log_q.gather(-1, chosen)
-            weight = kept.softmax(-1) if self.renormalise else kept.exp() * (len(values) / self.k)
+            weight = kept.softmax(-1) if self.renormalise else self._spread(kept.exp(), len(values))
         else:
             top = log_q.detach().topk(self.k, -1).indices
             rest = log_q.detach().scatter(-1, top, -torch.inf)
@@ -221,9 +221,23 @@ class Subset(Estimator):
             other = torch.distributions.Categorical(logits=rest).sample()[..., None]
             log_other = log_q.gather(-1, other)
             score = (log_other - log_other.detach()).exp()  # one, with the gradient of log q
-            weight = torch.cat([log_q.gather(-1, top).exp(), remains * score], -1)
+            kept = log_q.gather(-1, top).exp()
+            # the loss at the top is a baseline for all: the gradients of all weights together are zero in expectation
+            total = kept.sum(-1, keepdim=True) + remains * score
+            share = kept.detach() / kept.detach().sum(-1, keepdim=True)
+            weight = torch.cat([kept - share * (total - total.detach()), remains * score], -1)
             chosen = torch.cat([top, other], -1)
         return Drawn(values[chosen.movedim(-1, 0)], weight.movedim(-1, 0))
+
+    def _spread(self, kept: Tensor, size: int) -> Tensor:
+        """Probabilities of values that stand for `size` of them; the others chosen are the baseline of each."""
+        weight = kept * (size / self.k)
+        if self.k == 1:
+            return weight
+        moving = weight - weight.detach()
+        others = (moving.sum(-1, keepdim=True) - moving) / (self.k - 1)
+        # the mean of the others leaves out the value itself, which makes the gradient size / (size - 1) times as large
+        return weight.detach() + (moving - others) * ((size - 1) / size)
 
 
 @dataclass(frozen=True)
