@@ -174,9 +174,9 @@ class Subset(Estimator):
     """Sums over k of the values of a site.
 
     `top` sums the k likeliest values and samples one of the rest, by score function with the loss at the top as its
-    baseline: unbiased (Liu et al. 2019, arXiv:1810.04777, "sum and sample"). `random` sums k values chosen uniformly: with their probabilities renormalised
-    it is biased, the bias of the lecture's subset method; without, each counts K/k times its probability (Horvitz and
-    Thompson 1952): unbiased, with more variance.
+    baseline: unbiased (Liu et al. 2019, arXiv:1810.04777, "sum and sample"). `random` sums k values chosen uniformly:
+    with their probabilities renormalised it is biased, the bias of the lecture's subset method; without, each counts
+    K/k times its probability (Horvitz and Thompson 1952), the others its baseline: unbiased, with more variance.
 
     Args:
         k: values summed.
