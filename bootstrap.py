@@ -28,7 +28,7 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "pyro-nlp.json"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 INPUTS = ("setup.cfg", "pyproject.toml", "constraints.txt")
-BENCHMARKS = ("overhead", "evaluation", "ptb")
+BENCHMARKS = ("overhead", "evaluation", "estimators", "iwae", "hmm", "mixture", "ptb")
 # pyro_nlp's own page shows the public names alone, so that its parts are named here
 PARTS = ("data", "distributions", "nn", "inference", "evaluation", "models", "guides", "recipe", "cli")
 DOCUMENTED = ["pyro_nlp", *(f"pyro_nlp.{part}" for part in PARTS)]

@@ -8,8 +8,8 @@ perplexity exp(NLL / tokens). Beside it, on 1,000 test sentences by a fixed perm
 (100 samples, networks in bf16), its paired difference from the language model's exact one, and what the latent holds.
 
 What differs from the reference: texar trains up to 100 epochs at a constant 1e-3, halving on plateaus, with a KL
-weight rising from 0.1 over 10 epochs; these recipes use 16 and 24 epochs and a learning rate that falls linearly from
-3e-3 to 3e-4, to fit an hour of two cores; and bf16.
+weight rising from 0.1 over 10 epochs; these recipes use 16 and 12 epochs, a KL weight rising over 6 and a learning rate
+that falls linearly from 3e-3 to 3e-4, to fit an hour of two cores; and bf16.
 """
 
 from __future__ import annotations
