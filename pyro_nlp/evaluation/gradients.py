@@ -41,8 +41,8 @@ class GradientCheck:
 
     Attributes:
         draws: estimates taken, each from one draw of the latents of every document (or of `bound.particles`).
-        p_value: of the hypothesis that the mean is the reference: the smallest of the reference's direction and 20
-            random ones, times their number.
+        p_value: of the hypothesis that the mean is the reference: the smallest of those along the reference, along
+            the guide's part of it and along 20 random directions, times their number.
         bias: |mean - reference| / |reference|.
         noise: what `bias` would be for an unbiased estimate, from the standard errors.
         cosine: between mean and reference.
@@ -117,7 +117,7 @@ def gradient_check(
             other = _compiled(model, guide, batch, _smoothest(objective), step)
             found = _estimates(other, parameters, repeated, passes)
             reference, error = found.mean, found.variance / passes
-        directions = _directions(reference, seed)
+        directions = _directions(reference, _of_guide(parameters), seed)
         _warm(objective, batch)
         taken = _estimates(objective, parameters, repeated, passes, directions)
         began = time.perf_counter()
@@ -305,11 +305,17 @@ def _repeat(batch: Batch, copies: int) -> Batch:
     return batch.replace(**changes)
 
 
-def _directions(reference: Tensor, seed: int) -> Tensor:
-    """The reference's own and random ones, `[1 + PROJECTIONS, parameters]`."""
+def _directions(reference: Tensor, of_guide: Tensor, seed: int) -> Tensor:
+    """The reference, the guide's part of it (the model's would drown it) and random ones, `[D, parameters]`."""
     generator = torch.Generator().manual_seed(seed)
     random = torch.randn(PROJECTIONS, len(reference), generator=generator, dtype=reference.dtype)
-    return torch.cat([reference[None], random])
+    part = reference * of_guide
+    return torch.cat([reference[None], *([part[None]] if part.any() else []), random])
+
+
+def _of_guide(parameters: Mapping[str, nn.Parameter]) -> Tensor:
+    """One for every parameter of the guide, zero for the others, flat."""
+    return torch.cat([torch.full((p.numel(),), float(n.startswith("guide."))).double() for n, p in parameters.items()])
 
 
 def _p_value(taken: _Estimates, reference: Tensor, error: Tensor, directions: Tensor) -> float:

@@ -55,9 +55,27 @@ class Bound(ABC):
         """Minus the bound per document, differentiable."""
 
     def judge(self, objective: Objective, batch: Batch) -> Loss:
-        """Minus the plain ELBO by one draw, no weights and no shapes: what validation compares, whatever is climbed."""
+        """What validation compares: this bound by plain draws, without weights and shapes; here the ELBO by one."""
         terms = objective.plain_terms(batch)
         return _report(terms, sum((kl for kl in terms.kl.values()), -terms.log_likelihood).mean())
+
+    @property
+    def judged_particles(self) -> int:
+        """Draws per document that `judge` takes."""
+        return 1
+
+
+class _Importance(Bound):
+    """A bound of several particles is judged by their importance weights: the ELBO of a guide that was trained to cover
+    the posterior says little."""
+
+    @property
+    def judged_particles(self) -> int:
+        return self.particles
+
+    def judge(self, objective: Objective, batch: Batch) -> Loss:
+        terms = objective.plain_terms(batch, self.particles)
+        return _report(terms, -_log_mean(terms.log_weight).mean())
 
 
 def _report(terms: Terms, value: Tensor) -> Loss:
@@ -119,7 +137,7 @@ def _leave_one_out(loss: Tensor) -> Signal:
 
 
 @dataclass(frozen=True)
-class IWAE(Bound):
+class IWAE(_Importance):
     """E[log 1/S sum_s p(x, z_s) / q(z_s | x)], tighter with more particles.      Burda et al. 2016 (arXiv:1509.00519)
 
     A KL weight w tempers the weights: p(x | z) (p(z) / q(z | x))^w; it is a bound on log p(x) at w = 1 only.
@@ -197,7 +215,7 @@ def _without(log_weight: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class WakeSleep(Bound):
+class WakeSleep(_Importance):
     """The model climbs IWAE; the guide learns to give high probability to latents, its own or dreamt ones.
 
     Reweighted wake-sleep, Bornschein and Bengio 2015 (arXiv:1406.2751): `guide="wake"` weighs q's own draws by

@@ -192,7 +192,8 @@ class Loop:
         """The unweighted bound on the validation split, per document; always the same draws of the latents."""
         with self.quietly():
             torch.manual_seed(0)
-            return validation_bound(self.objective, self.corpus.valid, 4 * self.training.batch_size, self)
+            size = max(1, 4 * self.training.batch_size // self.objective.strategy.bound.judged_particles)
+            return validation_bound(self.objective, self.corpus.valid, size, self)
 
     @contextmanager
     def quietly(self) -> Iterator[None]:
@@ -313,7 +314,7 @@ def drop_words(batch: TextBatch, rate: float) -> TextBatch:
 
 
 def validation_bound(objective: Objective, split: Split, batch_size: int, loop: Loop) -> dict[str, float]:
-    """-ELBO, -log-likelihood and KL per document of a split: no weights, no shapes, one draw per document."""
+    """Minus the bound, minus the log-likelihood and KL per document of a split, as the bound judges them."""
     sites = [name for name in objective.estimators if name not in objective.marginal]
     sums = {"loss": 0.0, "reconstruction": 0.0, **{f"kl.{name}": 0.0 for name in sites}}
     for rows in plan(split.lengths, batch_size, seed=0, epoch=0, shuffle=False):

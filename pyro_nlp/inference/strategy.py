@@ -132,9 +132,9 @@ class Objective(nn.Module):
         with uneven_rows() if uneven else nullcontext():
             return self._terms(batch, self.strategy.bound.particles, draws)
 
-    def plain_terms(self, batch: Batch) -> Terms:
-        """Both sides of every site by one plain draw, whatever the estimators: what a model is judged by."""
-        return self._terms(batch, 1, {})
+    def plain_terms(self, batch: Batch, particles: int = 1) -> Terms:
+        """Both sides of every site by plain draws, whatever the estimators: what a model is judged by."""
+        return self._terms(batch, particles, {})
 
     def _terms(self, batch: Batch, particles: int, draws: dict[str, Any]) -> Terms:
         return terms(

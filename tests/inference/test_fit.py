@@ -23,8 +23,9 @@ from pyro_nlp.data import Vocabulary
 from pyro_nlp.data.batches import BOS, EOS, PAD, UNK
 from pyro_nlp.data.splits import VectorSplit
 from pyro_nlp.data.toy import Ring as RingCorpus
-from pyro_nlp.evaluation import elbo_terms
+from pyro_nlp.evaluation import elbo_terms, importance_nll
 from pyro_nlp.inference import (
+    IWAE,
     KL,
     SGD,
     Adam,
@@ -459,3 +460,14 @@ def test_settings_that_mean_nothing_are_refused(change: dict[str, Any]) -> None:
 def test_an_unknown_device_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="device 'tpux' is not known: use auto, cpu or cuda"):
         fit(lm(), None, Sentences(), training=Training(device="tpux"))
+
+
+def test_a_bound_of_many_particles_is_validated_by_itself() -> None:
+    model, guide = vae()
+    corpus = Sentences()
+    training = Training(epochs=1, device="cpu")
+    run = fit(model, guide, corpus, Strategy(bound=IWAE(50)), training)
+    found = importance_nll(run.model, run.guide, corpus.valid, 50)
+    # 50 draws a document on both sides; the mean over documents is as far off as their errors together
+    error = 2**0.5 * float((found.standard_error**2).sum()) ** 0.5 / len(corpus.valid)
+    assert abs(run.history[-1]["valid.loss"] - found.mean) < 5 * error

@@ -10,15 +10,17 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO
 from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_nlp.data.splits import VectorSplit
-from pyro_nlp.inference import ELBO, PyroELBO, Strategy
+from pyro_nlp.distributions import second_derivatives
+from pyro_nlp.inference import ELBO, IWAE, LeaveOneOut, PyroELBO, ScoreFunction, Strategy, StructureError
 from pyro_nlp.inference.pyro_bounds import _ScaleSites
+from pyro_nlp.inference.sites import exact_kl
 from tests.inference.test_terms import Words, WordsGuide
-from tests.tiny import gradients, ring
+from tests.tiny import all_close, gradients, mixture, ring, text, whole
 
 
 @pytest.fixture
@@ -119,3 +121,74 @@ def test_a_plate_with_given_documents_is_no_latent(data: Any) -> None:
 def test_the_scale_of_the_documents_plate_is_the_corpus_over_the_batch(data: Any) -> None:
     assert data.scale == pytest.approx(5 / 3)
     assert data.documents().size == 5 and data.documents().subsample_size == 3
+
+
+def guide_gradient(model: Any, guide: Any, batch: Any, elbo: Any, seed: int = 0) -> dict[str, torch.Tensor]:
+    """What one of Pyro's objectives that keep their surrogate to themselves teaches a guide."""
+    torch.manual_seed(seed)
+    _, surrogate = elbo._loss_and_surrogate_loss(model, guide, (batch,), {})
+    surrogate.backward()
+    return {name: g for name, g in gradients(model, guide).items() if name.startswith("1.")}
+
+
+def test_renyi_elbo_teaches_a_discrete_guide_nothing_and_our_iwae_does() -> None:
+    model, guide = mixture()
+    batch = whole(text(3, seed=1, longest=4))
+    renyi = RenyiELBO(alpha=0, num_particles=4, vectorize_particles=True, max_plate_nesting=1)
+    torch.manual_seed(0)
+    assert renyi.loss_and_grads(model, guide, batch) > 0
+    taught = gradients(model, guide)
+    assert any(g.any() for name, g in taught.items() if name.startswith("0."))  # the model learns
+    for seed in range(20):
+        torch.manual_seed(seed)
+        renyi.loss_and_grads(model, guide, batch)
+        found = gradients(model, guide)
+        assert not any(g.any() for name, g in found.items() if name.startswith("1."))  # silently
+    Strategy(discrete=ScoreFunction(LeaveOneOut()), bound=IWAE(4)).compile(model, guide, batch)(batch).backward()
+    assert any(g.any() for name, g in gradients(model, guide).items() if name.startswith("1."))
+
+
+def test_trace_graph_elbo_does_not_see_a_likelihood_that_comes_out_of_a_custom_function() -> None:
+    batch = whole(text(3, seed=1, longest=4))
+    graph, trace = TraceGraph_ELBO(max_plate_nesting=1), Trace_ELBO(max_plate_nesting=1)
+    model, guide = mixture()
+    first = guide_gradient(model, guide, batch, graph)
+    torch.manual_seed(0)
+    trace.differentiable_loss(model, guide, batch).backward()
+    right = {name: g for name, g in gradients(model, guide).items() if name.startswith("1.")}
+    with second_derivatives():  # plain autograd
+        seen = guide_gradient(model, guide, batch, graph)
+    all_close(seen, right, 1e-5)
+    with torch.no_grad():
+        model.codes.mul_(-1.0)  # now every class writes something else
+    second = guide_gradient(model, guide, batch, graph)
+    assert all(torch.equal(first[name], second[name]) for name in first)  # and the guide is told the same
+    with second_derivatives():
+        other = guide_gradient(model, guide, batch, graph)
+    assert any((other[name] - seen[name]).abs().max() > 1e-2 for name in seen)
+    ours = Strategy(discrete=ScoreFunction(), bound=PyroELBO("TraceGraph_ELBO")).compile(model, guide, batch)
+    torch.manual_seed(0)
+    (ours(batch) * batch.population).backward()  # ours is per document
+    all_close({n: g for n, g in gradients(model, guide).items() if n.startswith("1.")}, other, 1e-5)
+
+
+def test_pyro_reparameterises_a_normal_whatever_the_strategy_says_and_so_we_refuse(data: Any) -> None:
+    model, guide = ring()
+    torch.manual_seed(0)
+    Trace_ELBO(max_plate_nesting=1).differentiable_loss(model, guide, data).backward()
+    by_default = gradients(model, guide)
+    torch.manual_seed(0)
+    (Strategy(bound=PyroELBO()).compile(model, guide, data)(data) * data.population).backward()
+    all_close(gradients(model, guide), by_default, 1e-5)
+    for name in ("Trace_ELBO", "TraceGraph_ELBO", "TraceEnum_ELBO"):
+        with pytest.raises(StructureError, match=f"{name} reparameterises a Normal whatever it is told"):
+            Strategy(continuous=ScoreFunction(), bound=PyroELBO(name)).compile(model, guide, data)
+
+
+def test_pytorch_has_no_closed_form_of_bernoullis_of_two_shapes_and_ours_broadcasts() -> None:
+    q, p = dist.Bernoulli(logits=torch.randn(4)), dist.Bernoulli(logits=torch.randn(3, 1, 4))
+    with pytest.raises(IndexError, match="shape of the mask"):
+        torch.distributions.kl_divergence(q, p)
+    wanted = torch.distributions.kl_divergence(q.expand((3, 1, 4)), p)
+    torch.testing.assert_close(exact_kl(q, p), wanted)
+    torch.testing.assert_close(exact_kl(q.to_event(1), p.to_event(1)), wanted.sum(-1))

@@ -17,9 +17,8 @@ import torch
 import pyro_nlp
 from pyro_nlp.data.loading import plan, shard
 from pyro_nlp.evaluation import elbo_terms
-from pyro_nlp.inference import Strategy
-from tests.inference.two_processes import ODD, gradients_of
-from tests.tiny import Sentences, all_close, lm, same, vae
+from tests.inference.two_processes import DRAWN, EXACT, LEARNT, ODD, gradients_of
+from tests.tiny import Sentences, all_close, lm, same
 
 ROOT = Path(pyro_nlp.__file__).parents[1]
 Results = Callable[[str], list[dict[str, Any]]]
@@ -82,27 +81,56 @@ def test_the_loss_is_that_of_one_process_weighed_by_documents(results: Results) 
         assert mean == pytest.approx(wanted, rel=1e-5)
 
 
-def test_the_gradient_of_a_vae_is_the_average_over_the_shards_with_the_draws_of_each_process(results: Results) -> None:
-    found = results("vae")
+@pytest.mark.parametrize("name", EXACT)
+def test_what_draws_nothing_has_the_gradient_of_one_process(results: Results, name: str) -> None:
+    make, strategy = EXACT[name]
+    alone = gradients_of(*make(), strategy)
+    for found in results(name):
+        for (ours, _, _), (wanted, _, _) in zip(found["steps"], alone["steps"], strict=True):
+            # DDP gives zero to a guide that was not asked
+            idle = {n for n in ours if n not in wanted and n.startswith("guide.") and not ours[n].any()}
+            all_close({n: g for n, g in ours.items() if n not in idle}, wanted, 1e-5)
+        all_close(found["parameters"], alone["parameters"], 1e-5)
+    first, second = (found["steps"] for found in results(name))
+    for a, b, (_, loss, index) in zip(first, second, alone["steps"], strict=True):
+        assert (a[1] * len(a[2]) + b[1] * len(b[2])) / len(index) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_with_codes_it_is_the_average_over_the_shards_with_the_draws_of_each_process(
+    results: Results, name: str
+) -> None:
+    found = results(name)
+    make, strategy = DRAWN[name]
     corpus = Sentences(train=20, valid=3)
     rows = plan(corpus.train.lengths, ODD, seed=5, epoch=0)[0]
     total: dict[str, torch.Tensor] = {}
     for rank in range(2):
-        model, guide = vae()
+        model, guide = make()
         batch = corpus.train.batch(shard(rows, rank, 2))
-        objective = Strategy().compile(model, guide, batch)
+        objective = strategy.compile(model, guide, batch)
         torch.manual_seed(5 + rank)
         objective(batch).backward()
-        for name, parameter in objective.named_parameters():
+        for parameter_name, parameter in objective.named_parameters():
             assert parameter.grad is not None
             share = len(batch) / len(rows)
-            total[name] = total.get(name, 0) + share * parameter.grad
+            total[parameter_name] = total.get(parameter_name, 0) + share * parameter.grad
     for each in found:
         all_close(each["steps"][0][0], total, 1e-5)
 
 
+@pytest.mark.parametrize("name", LEARNT)
+def test_a_baseline_learns_in_both_processes_alike(results: Results, name: str) -> None:
+    first, second = results(name)
+    for (a, loss, _), (b, other, _) in zip(first["steps"], second["steps"], strict=True):
+        assert np.isfinite([loss, other]).all()
+        assert a.keys() == b.keys() and any(key.startswith("state.") for key in a) == (name == "neural")
+        all_close(a, b, 1e-6)  # the guide's and the baseline's gradients are averaged like all others
+    assert all(value.isfinite().all() for value in first["parameters"].values())
+
+
 def test_both_processes_end_with_the_same_parameters(results: Results) -> None:
-    for name in ("lm", "vae", "stopped"):
+    for name in ("lm", *EXACT, *DRAWN, *LEARNT, "stopped"):
         first, second = (found["parameters"] for found in results(name))
         assert same(first, second), name
 
@@ -129,6 +157,14 @@ def test_a_number_that_is_not_finite_in_one_process_stops_both(results: Results)
     first, second = results("broken")
     assert first["message"] == "step 2 (epoch 0, batch 2): the loss is not finite in another process"
     assert second["message"].startswith("step 2 (epoch 0, batch 2): the loss is not finite for training documents [")
+
+
+def test_a_class_that_cannot_be_drawn_in_one_process_stops_both(results: Results) -> None:
+    first, second = results("unsampled")
+    assert first["message"] == "step 2 (epoch 0, batch 2): the loss is not finite in another process"
+    assert second["message"].startswith(
+        "step 2 (epoch 0, batch 2): the loss is not finite because the parameter guide."
+    )
 
 
 def test_every_process_draws_noise_of_its_own_also_after_resuming(results: Results) -> None:

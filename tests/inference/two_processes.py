@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,45 @@ import torch
 from torch import Tensor, nn
 
 from pyro_nlp.data.loading import shard
-from pyro_nlp.inference import SGD, Interrupted, Joint, NumericalError, Strategy, Training, Updates, fit
-from tests.tiny import Sentences, lm, parameters, vae
+from pyro_nlp.inference import (
+    IWAE,
+    SGD,
+    Enumerate,
+    Interrupted,
+    Joint,
+    Marginalize,
+    Neural,
+    NumericalError,
+    RunningMean,
+    ScoreFunction,
+    Strategy,
+    Training,
+    Updates,
+    fit,
+)
+from tests.tiny import Sentences, lm, mixture, parameters, styled, vae
 
 ODD = 7
 """Documents in a batch: four for the first process and three for the second."""
+
+
+EXACT: dict[str, tuple[Callable[[], tuple[Any, Any]], Strategy]] = {
+    "enumerated": (mixture, Strategy(discrete=Enumerate())),
+    "summed out": (mixture, Strategy(discrete=Marginalize())),
+    "summed out under IWAE": (mixture, Strategy(discrete=Marginalize(), bound=IWAE(3))),
+}
+"""What draws nothing, and so has one gradient however many processes there are."""
+DRAWN: dict[str, tuple[Callable[[], tuple[Any, Any]], Strategy]] = {
+    "vae": (vae, Strategy()),
+    "iwae": (vae, Strategy(bound=IWAE(3))),
+    "styled": (styled, Strategy(discrete=Enumerate())),
+}
+"""What draws a code."""
+LEARNT: dict[str, tuple[Callable[[], tuple[Any, Any]], Strategy]] = {
+    "running mean": (mixture, Strategy(discrete=ScoreFunction(RunningMean()))),
+    "neural": (mixture, Strategy(discrete=ScoreFunction(Neural(width=4, buckets=16)))),
+}
+"""What has a baseline."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +67,9 @@ class Gradients(Updates):
     def step(self, engine: Any, batch: Any) -> Tensor:
         engine._clip = lambda: None
         loss = engine.gradients(batch)
-        self.kept.append(
-            ({n: p.grad.clone() for n, p in engine.objective.named_parameters()}, float(loss), batch.index.clone())
-        )
+        own = engine.objective
+        taken = {n: p.grad.clone() for n, p in own.named_parameters() if p.grad is not None}
+        self.kept.append((taken, float(loss), batch.index.clone()))
         engine.apply()
         return loss
 
@@ -45,9 +80,10 @@ def training(**changes: Any) -> Training:
     )
 
 
-def gradients_of(model: nn.Module, guide: nn.Module | None) -> dict[str, Any]:
+def gradients_of(model: nn.Module, guide: nn.Module | None, strategy: Strategy | None = None) -> dict[str, Any]:
     kept: list[Any] = []
-    run = fit(model, guide, Sentences(train=20, valid=3), Strategy(updates=Gradients(kept)), training(), seed=5)
+    strategy = replace(strategy or Strategy(), updates=Gradients(kept))
+    run = fit(model, guide, Sentences(train=20, valid=3), strategy, training(), seed=5)
     return {"steps": kept, "parameters": parameters(model, guide), "valid": run.history[-1:]}
 
 
@@ -91,6 +127,24 @@ def broken(rank: int) -> dict[str, Any]:
     return {"message": "no error"}
 
 
+def unsampled(rank: int) -> dict[str, Any]:
+    """Only the second process meets a class that cannot be drawn, which is an error of PyTorch's own."""
+
+    @dataclass(frozen=True)
+    class Break(Updates):
+        def step(self, engine: Any, batch: Any) -> Tensor:
+            if rank == 1 and int(engine.objective.step) == 2:
+                with torch.no_grad():
+                    list(engine.objective.guide.parameters())[-1].fill_(torch.nan)
+            return Joint().step(engine, batch)
+
+    try:
+        fit(*mixture(), Sentences(train=40), Strategy(discrete=ScoreFunction(), updates=Break()), training())
+    except NumericalError as error:
+        return {"message": str(error)}
+    return {"message": "no error"}
+
+
 def noise(rank: int, out: Path) -> dict[str, Any]:
     """The first random number of each process in a fresh and in a resumed run."""
 
@@ -117,10 +171,11 @@ def main(folder: Path) -> None:
         torch.save(found, folder / f"{name}.{rank}.pt")
 
     keep("lm", gradients_of(lm(), None))
-    model, guide = vae()
-    keep("vae", gradients_of(model, guide))
+    for name, (make, strategy) in (EXACT | DRAWN | LEARNT).items():
+        keep(name, gradients_of(*make(), strategy))
     keep("stopped", stopped(rank, folder / "stopped"))
     keep("broken", broken(rank))
+    keep("unsampled", unsampled(rank))
     keep("noise", noise(rank, folder / "noise"))
     torch.distributed.destroy_process_group()
     assert list(shard(torch.arange(ODD).numpy(), rank, 2)) == list(range(rank, ODD, 2))
