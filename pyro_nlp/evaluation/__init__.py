@@ -1,5 +1,6 @@
 """One evaluation for all: likelihood, collapse, text, tables and pictures."""
 
+from pyro_nlp.evaluation._arviz import read_netcdf, to_arviz, write_netcdf
 from pyro_nlp.evaluation.clustering import many_to_one, v_measure
 from pyro_nlp.evaluation.collapse import (
     MutualInformation,
@@ -12,6 +13,12 @@ from pyro_nlp.evaluation.collapse import (
 from pyro_nlp.evaluation.discrete import class_posteriors
 from pyro_nlp.evaluation.documents import NoDensityError
 from pyro_nlp.evaluation.gradients import GradientCheck, exact_gradient, gradient_check, gradient_variance
+from pyro_nlp.evaluation.importance import (
+    ImportanceDiagnostics,
+    ImportanceSummary,
+    importance_diagnostics,
+    pareto_smooth,
+)
 from pyro_nlp.evaluation.likelihood import (
     Difference,
     ElboTerms,
@@ -21,6 +28,7 @@ from pyro_nlp.evaluation.likelihood import (
     importance_nll,
     perplexity,
 )
+from pyro_nlp.evaluation.posterior import mcmc_to_arviz, posterior_to_arviz
 from pyro_nlp.evaluation.report import Evaluation, evaluate
 from pyro_nlp.evaluation.texts import as_split, codes, impute, interpolate, reconstruct, sample_prior
 
@@ -29,6 +37,8 @@ __all__ = [
     "ElboTerms",
     "Evaluation",
     "GradientCheck",
+    "ImportanceDiagnostics",
+    "ImportanceSummary",
     "Likelihood",
     "MutualInformation",
     "NoDensityError",
@@ -43,15 +53,22 @@ __all__ = [
     "exact_gradient",
     "gradient_check",
     "gradient_variance",
+    "importance_diagnostics",
     "importance_nll",
     "impute",
     "interpolate",
     "many_to_one",
+    "mcmc_to_arviz",
     "mutual_information",
+    "pareto_smooth",
     "perplexity",
+    "posterior_to_arviz",
     "posteriors",
+    "read_netcdf",
     "reconstruct",
     "sample_prior",
     "shuffled_rise",
+    "to_arviz",
     "v_measure",
+    "write_netcdf",
 ]
