@@ -16,9 +16,10 @@ import numpy as np
 from torch import nn
 
 from pyro_nlp.data.splits import Split
-from pyro_nlp.evaluation.discrete import Summable, summable
-from pyro_nlp.evaluation.documents import as_float64, batches, judging, require_density
-from pyro_nlp.inference.terms import not_finite, terms
+from pyro_nlp.evaluation.discrete import summable
+from pyro_nlp.evaluation.documents import as_float64, judging
+from pyro_nlp.evaluation.likelihood import log_weights
+from pyro_nlp.inference.terms import not_finite
 from pyro_nlp.inference.training import Precision
 
 FEWEST = 5
@@ -327,7 +328,10 @@ def importance_diagnostics(
     names = ("pareto_k", "ess", "ess_smoothed", "nll", "nll_smoothed", "standard_error")
     found = {name: np.zeros(len(split)) for name in names}
     with judging(model, guide, seed, precision):
-        for rows, weights in _log_weights(model, guide, split, 1 if exact else draws, summed, batch_size, chunk):
+        for rows, batch, drawn in log_weights(model, guide, split, draws, summed, batch_size, chunk):
+            weights = as_float64(drawn)
+            if np.isnan(weights).any() or np.isposinf(weights).any():
+                _require_finite(weights, rows, not_finite(model, guide, batch))
             judged = _exact(weights) if exact else _judge(weights)
             for name, value in zip(names, judged, strict=True):
                 found[name][rows] = value
@@ -348,28 +352,3 @@ def _exact(weights: np.ndarray) -> tuple[np.ndarray, ...]:
     nll = -weights[0]
     infinite, zero = np.full(len(nll), np.inf), np.zeros(len(nll))
     return -infinite, infinite, infinite, nll, nll, zero
-
-
-def _log_weights(
-    model: nn.Module,
-    guide: nn.Module | None,
-    split: Split,
-    draws: int,
-    summed: Summable,
-    batch_size: int,
-    chunk: int,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of a batch and log p(x, z) - log q(z | x) of its documents, `[draws, B]`."""
-    for rows, batch in batches(model, split, max(1, min(batch_size, chunk // summed.configurations))):
-        weights: list[np.ndarray] = []
-        wanted = draws
-        while wanted > 0:
-            particles = min(wanted, max(1, chunk // (len(rows) * summed.configurations)))
-            found = terms(model, guide, batch, particles=particles, marginal=summed.sites)
-            require_density(found)
-            weights.append(as_float64(found.log_weight))
-            wanted -= particles
-        together = np.concatenate(weights)
-        if np.isnan(together).any() or np.isposinf(together).any():
-            _require_finite(together, rows, not_finite(model, guide, batch))
-        yield rows, together

@@ -6,15 +6,16 @@ Every model is judged on its original form: no KL weight, no free bits, no word 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from pyro_nlp.data.batches import Batch
 from pyro_nlp.data.splits import Split
-from pyro_nlp.evaluation.discrete import summable
+from pyro_nlp.evaluation.discrete import Summable, summable
 from pyro_nlp.evaluation.documents import (
     as_float64,
     batches,
@@ -131,21 +132,38 @@ def importance_nll(
     summed = summable(model, guide, split)
     exact = guide is None or summed.all
     with judging(model, guide, seed, precision):
-        for rows, batch in batches(model, split, max(1, min(batch_size, chunk // summed.configurations))):
-            weights: list[torch.Tensor] = []
-            wanted = samples
-            while wanted > 0:
-                particles = 1 if exact else min(wanted, max(1, chunk // (len(rows) * summed.configurations)))
-                found = terms(model, guide, batch, particles=particles, marginal=summed.sites)
-                require_density(found)
-                exact = not found.sites
-                weights.append(found.log_weight[:1] if exact else found.log_weight)
-                wanted = 0 if exact else wanted - particles
-            log_weight = torch.cat(weights).double()
+        for rows, _, weights in log_weights(model, guide, split, samples, summed, batch_size, chunk):
+            log_weight = weights.double()
             nll[rows] = as_float64(math.log(len(log_weight)) - log_weight.logsumexp(0))
             share = log_weight.softmax(0)
             error[rows] = as_float64((share.square().sum(0) - 1 / len(share)).clamp(min=0).sqrt())
     return Likelihood(nll, error, 0 if exact else samples)
+
+
+def log_weights(
+    model: nn.Module,
+    guide: nn.Module | None,
+    split: Split,
+    draws: int,
+    summed: Summable,
+    batch_size: int = 8,
+    chunk: int = 800,
+) -> Iterator[tuple[np.ndarray, Batch, torch.Tensor]]:
+    """Rows of a batch, the batch, and log p(x, z) - log q(z | x) of its documents, `[draws, B]`.
+
+    One draw where all latents are summed out, as all would be the same. To be called within `judging`.
+    """
+    draws = 1 if guide is None or summed.all else draws
+    for rows, batch in batches(model, split, max(1, min(batch_size, chunk // summed.configurations))):
+        found: list[torch.Tensor] = []
+        wanted = draws
+        while wanted > 0:
+            particles = min(wanted, max(1, chunk // (len(rows) * summed.configurations)))
+            drawn = terms(model, guide, batch, particles=particles, marginal=summed.sites)
+            require_density(drawn)
+            found.append(drawn.log_weight)
+            wanted -= particles
+        yield rows, batch, torch.cat(found)
 
 
 def perplexity(nll: np.ndarray, tokens: int) -> float:
