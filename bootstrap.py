@@ -30,7 +30,19 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 INPUTS = ("setup.cfg", "pyproject.toml", "constraints.txt")
 BENCHMARKS = ("overhead", "evaluation", "estimators", "iwae", "hmm", "mixture", "ptb")
 # pyro_nlp's own page shows the public names alone, so that its parts are named here
-PARTS = ("data", "distributions", "nn", "inference", "evaluation", "models", "guides", "recipe", "cli")
+PARTS = (
+    "data",
+    "distributions",
+    "nn",
+    "inference",
+    "evaluation",
+    "models",
+    "guides",
+    "recipe",
+    "comparison",
+    "diagnosis",
+    "cli",
+)
 DOCUMENTED = ["pyro_nlp", *(f"pyro_nlp.{part}" for part in PARTS)]
 
 JOBS = {

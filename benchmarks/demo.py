@@ -5,7 +5,8 @@ docstrings of the installed libraries; the same network (LSTM, width 128, 16 lat
 
 Protocol: one seed; the first 500 test sentences by a fixed permutation; NLL by 100 importance samples, exact
 for the language model; perplexity of prior samples (500) and of interpolants (100 pairs, 5 points between)
-under the language model, which therefore judges itself in its own row.
+under the language model, which therefore judges itself in its own row. The report that ends it is of the first 100
+of these sentences.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pyro_nlp.data import UNK
 from pyro_nlp.data.docstrings import Docstrings
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.tokenise import detokenise
+from pyro_nlp.diagnosis import diagnose_runs, save
 from pyro_nlp.evaluation import (
     Evaluation,
     as_split,
@@ -50,7 +52,7 @@ from pyro_nlp.models.sentence_lm import SentenceLM
 from pyro_nlp.models.sentence_vae import SentenceVAE
 from pyro_nlp.nn import LSTMDecoder, LSTMEncoder
 
-SEED, LATENT, WIDTH, SENTENCES, SAMPLES = 0, 16, 128, 500, 100
+SEED, LATENT, WIDTH, SENTENCES, SAMPLES, DIAGNOSED = 0, 16, 128, 500, 100, 100
 LM, AE, PLAIN, CURED = "language model", "autoencoder", "VAE, plain", "VAE, cured"
 decoder = partial(LSTMDecoder, embedding=WIDTH, width=WIDTH)
 encoder = partial(LSTMEncoder, embedding=WIDTH, width=WIDTH)
@@ -206,7 +208,9 @@ def main() -> None:
     (options.out / "table.json").write_text(
         json.dumps({"rows": rows, "interpolations": lines}, indent=2), encoding="utf-8"
     )
-    console.print(f"\npictures and runs in {options.out}; {time.perf_counter() - began:.0f} seconds", highlight=False)
+    found = diagnose_runs(runs, documents=DIAGNOSED, draws=SAMPLES, seed=SEED)
+    console.print(f"\nreport: {save(found, options.out)}", markup=False, highlight=False)
+    console.print(f"pictures and runs in {options.out}; {time.perf_counter() - began:.0f} seconds", highlight=False)
 
 
 def draw(runs: dict[str, Run], corpus: Docstrings, split: TextSplit, out: Path) -> None:

@@ -16,6 +16,7 @@ import pyro_nlp
 from pyro_nlp import recipe as recipes
 from pyro_nlp.commands.check import DRAWS, check
 from pyro_nlp.commands.compare import compare, compare_options
+from pyro_nlp.commands.diagnose import diagnose, diagnose_options
 from pyro_nlp.commands.generate import generate, generate_options
 from pyro_nlp.commands.options import positive, recipe_options, strategy_option
 from pyro_nlp.commands.runs import evaluate_run, train
@@ -142,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--seed", type=int, default=0)
     evaluation.add_argument("--json", action="store_true", help="print JSON")
     compare_options(command("compare", compare, "train one model by several strategies, and judge all alike", True))
+    diagnose_options(command("diagnose", diagnose, "whether runs are to be believed: a table, and report.html"))
     generate_options(command("generate", generate, "samples, reconstructions, interpolations, filled blanks"))
     command("cite", cite, "BibTeX of what a recipe or run uses", True, True)
     return main_parser

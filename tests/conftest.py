@@ -116,15 +116,22 @@ def corpora() -> Path:
     return Path(folder)
 
 
+LOUD = {
+    CORPORA: ("TESTS ON PUBLISHED CORPORA", f"set {CORPORA} to the folder that holds ptb/ and the others"),
+    "Chromium": ("TESTS OF THE REPORT IN A BROWSER", "install Chromium or Chrome"),
+}
+"""By a word of the reason: what was skipped, and how to run it."""
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [
-        report.nodeid
-        for report in terminalreporter.getreports("skipped")
-        if isinstance(report.longrepr, tuple) and CORPORA in report.longrepr[2]
-    ]
-    if skipped:
-        title = f"!! {len(skipped)} TESTS ON PUBLISHED CORPORA WERE SKIPPED !!"
-        terminalreporter.section(title, yellow=True, bold=True)
-        for name in skipped:
-            terminalreporter.line(f"  {name}")
-        terminalreporter.line(f"to run them, set {CORPORA} to the folder that holds ptb/ and the others")
+    for word, (what, cure) in LOUD.items():
+        skipped = [
+            report.nodeid
+            for report in terminalreporter.getreports("skipped")
+            if isinstance(report.longrepr, tuple) and word in report.longrepr[2]
+        ]
+        if skipped:
+            terminalreporter.section(f"!! {len(skipped)} {what} WERE SKIPPED !!", yellow=True, bold=True)
+            for name in skipped:
+                terminalreporter.line(f"  {name}")
+            terminalreporter.line(f"to run them, {cure}")

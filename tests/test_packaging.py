@@ -48,7 +48,7 @@ def listed(folder: Path, suffixes: set[str]) -> set[str]:
 
 
 def test_the_wheel_holds_every_source_file_once_and_nothing_else(wheel: Path) -> None:
-    suffixes = {".py", ".yaml", ".bib"}
+    suffixes = {".py", ".yaml", ".bib", ".html", ".css", ".js"}
     expected = {f"pyro_nlp/{name}" for name in listed(ROOT / "pyro_nlp", suffixes)} | {"pyro_nlp/py.typed"}
     for folder in ("models", "guides"):
         expected |= {f"pyro_nlp/{folder}/{name}" for name in listed(ROOT / folder, suffixes)}

@@ -1,0 +1,74 @@
+"""`pyro-nlp diagnose`: whether runs are to be believed, as a table and as a page (layer: cli)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyro_nlp import recipe as recipes
+from pyro_nlp.commands.options import two_or_more
+from pyro_nlp.commands.output import OUT
+from pyro_nlp.diagnosis import as_dict, diagnose_runs, save, save_posteriors
+from pyro_nlp.evaluation.importance import SMALLEST
+
+
+def diagnose_options(made: argparse.ArgumentParser) -> None:
+    """The options of `pyro-nlp diagnose`."""
+    made.add_argument("run_folders", metavar="RUN", nargs="+", help="several are compared, paired by document")
+    made.add_argument("--split", choices=("train", "valid", "test"), default="test")
+    made.add_argument("--documents", type=two_or_more, default=500, help="most documents, drawn by the seed")
+    made.add_argument("--draws", type=_draws, default=200, help="importance samples per document")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", metavar="DIR", help="by default the run's folder; of several runs, the one above them")
+    made.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _draws(text: str) -> int:
+    value = int(text)
+    if value < SMALLEST:
+        raise argparse.ArgumentTypeError(f"{value} is too few to judge the weights by: at least {SMALLEST}")
+    return value
+
+
+_draws.__name__ = "int"  # as argparse names a type
+
+
+def diagnose(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """`pyro-nlp diagnose RUN [RUN ...]`"""
+    folders = [Path(folder) for folder in options.run_folders]
+    names = _names(folders)
+    runs = {name: recipes.open_run(folder)[0] for name, folder in zip(names, folders, strict=True)}
+    found = diagnose_runs(runs, options.split, documents=options.documents, draws=options.draws, seed=options.seed)
+    out = Path(options.out or _above(folders))
+    found = save_posteriors(runs, found, out)
+    report = save(found, out)
+    if options.json:
+        print(json.dumps(as_dict(found), indent=2, allow_nan=False))
+        return
+    OUT.print(found.table(), markup=False)
+    for run in found.runs:
+        OUT.print(f"{run.name}: {run.verdict.headline}", markup=False, highlight=False)
+        for line in (*run.verdict.doubts, *(f"{why}." for why in run.why_left_out())):
+            OUT.print(f"  {line}", markup=False, highlight=False)
+        if run.verdict.cure:
+            OUT.print(f"  what usually helps:\n{run.verdict.cure}", markup=False, highlight=False, end="")
+    OUT.print(f"report: {report}", markup=False, highlight=False)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, or as much of their paths as tells them apart."""
+    resolved = [folder.resolve() for folder in folders]
+    if len(set(resolved)) < len(resolved):
+        raise ValueError("the same run is given twice")
+    depth = 1
+    while len({path.parts[-depth:] for path in resolved}) < len(resolved):
+        depth += 1
+    return ["/".join(path.parts[-depth:]) for path in resolved]
+
+
+def _above(folders: Sequence[Path]) -> Path:
+    """The run's folder; of several, the folder they are in."""
+    return folders[0] if len(folders) == 1 else Path(os.path.commonpath([folder.absolute() for folder in folders]))

@@ -1,0 +1,105 @@
+"""What a report's page is made of (layer: recipe)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pyro_nlp.diagnosis.svg import Picture
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: what is read, and what it is sorted by where that is a number."""
+
+    text: str
+    value: float | None = None
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table; `tall` ones scroll. One with numbers can be sorted."""
+
+    caption: str
+    titles: list[str]
+    rows: list[list[Cell]]
+    tall: bool = False
+
+    def numeric(self, column: int) -> bool:
+        """Whether a column holds numbers."""
+        return any(row[column].value is not None for row in self.rows)
+
+    @property
+    def sortable(self) -> bool:
+        """Whether there is something to sort by."""
+        return any(self.numeric(column) for column in range(len(self.titles)))
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to step to: a title, and lines of a term and a text."""
+
+    title: str
+    lines: list[tuple[str, str]]
+    ordered: bool = False
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Things to step through."""
+
+    caption: str
+    steps: list[Step]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A list of sentences."""
+
+    caption: str
+    lines: list[str]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side where there is room."""
+
+    pictures: list[Picture]
+
+
+Block = Grid | Words | Steps | Texts | Pictures
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A section as shown: how to read it, and its blocks."""
+
+    key: str
+    title: str
+    lead: str
+    blocks: list[Block] = field(default_factory=list)
+
+
+def number(value: float, digits: int = 2) -> Cell:
+    """A number, sorted as one; what is not finite comes last."""
+    text = f"{value:.{digits}f}" if np.isfinite(value) else ("" if np.isnan(value) else "∞" if value > 0 else "-∞")
+    return Cell(text, float(value) if np.isfinite(value) else (1e300 if value > 0 else -1e300))
+
+
+def whole(value: int) -> Cell:
+    """A count."""
+    return Cell(f"{value:,}", float(value))
+
+
+def probability(value: float) -> Cell:
+    """A p-value, to two digits of its own."""
+    return Cell(f"{value:.2g}", value)

@@ -1,0 +1,100 @@
+"""What the latent space of a diagnosis is like: where documents lie, what the decoder hears, what is told apart
+(layer: recipe)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.diagnosis.inferred import asked
+from pyro_nlp.diagnosis.subject import LeftOut, Subject
+from pyro_nlp.diagnosis.written import LONGEST, middling
+from pyro_nlp.evaluation import posteriors
+from pyro_nlp.evaluation.latent import Aggregate, Probe, aggregate, linear_probe, neighbours, sensitivity, traverse
+
+PROBED, DIRECTIONS, STARTS, STEPS, REACH, NEAREST = 2000, 4, 3, 7, 3.0, 3
+"""Training documents of a probe; dimensions and documents of the traversals, their steps and reach; neighbours."""
+
+
+def aggregates(subject: Subject) -> dict[str, Aggregate]:
+    """The aggregate posterior beside the prior, of every Gaussian site."""
+    _ = subject.dense_guide
+    found = {name: aggregate(p) for name, p in subject.posteriors.items() if p.scale is not None}
+    if not found:
+        raise LeftOut("no latent has a diagonal Gaussian posterior")
+    return found
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Mean square over documents of d log p(x | z) / dz, `[D]`, of one site."""
+
+    site: str
+    mean_square: np.ndarray
+
+
+def heard(subject: Subject) -> Sensitivity:
+    """How much the decoder listens to each dimension."""
+    guide, seed = subject.own_guide, subject.protocol.seed
+    sites = [name for name, posterior in subject.posteriors.items() if posterior.classes is None]
+    if len(sites) != 1:
+        raise LeftOut(f"the decoder's sensitivity is to one continuous latent, and there are {len(sites)}")
+    gradients = asked(lambda: sensitivity(subject.model, guide, subject.split, seed=seed))
+    return Sensitivity(sites[0], (gradients**2).mean(0))
+
+
+def probes(subject: Subject) -> dict[str, Probe]:
+    """Whether a line through the latent space tells the labels: fitted to training documents."""
+    guide, train = subject.own_guide, subject.run.corpus.train
+    if subject.labels is None or not isinstance(train, TextSplit) or train.labels is None:
+        raise LeftOut("the corpus has no labels")
+    rows = np.random.default_rng(subject.protocol.seed).permutation(len(train))[:PROBED]
+    part = train.take(np.sort(rows))
+    fitted = posteriors(subject.model, guide, part, seed=subject.protocol.seed, marginal=subject.marginal)
+    labels, given = part.labels, subject.labels
+    assert labels is not None and given is not None
+    found = {}
+    for name, posterior in fitted.items():
+        test = subject.posteriors[name].mean
+        found[name] = asked(lambda p=posterior, t=test: linear_probe(p.mean, labels, t, given))  # type: ignore[misc]
+    return found
+
+
+@dataclass(frozen=True)
+class Traversal:
+    """What is written while one dimension of a document's code is moved from -reach to reach."""
+
+    dimension: int
+    text: str
+    written: list[str]
+
+
+def traversals(subject: Subject) -> list[Traversal]:
+    """The dearest dimensions, from a few documents each."""
+    guide, model, split = subject.own_guide, subject.writer, subject.texts
+    sites = [name for name, posterior in subject.posteriors.items() if posterior.classes is None]
+    if not sites:
+        raise LeftOut("no latent is a vector to move along")
+    site = sites[0]
+    cost = subject.terms.kl_per_dimension.get(site) if subject.likelihood is not None else None
+    worth = subject.posteriors[site].mean.var(0) if cost is None else cost.mean(0)
+    part = split.take(middling(split, subject.protocol.seed)[:STARTS])
+    batch, texts = part.batch(np.arange(len(part))), subject.lines([part.words(i) for i in range(len(part))])
+    found = []
+    for dimension in np.argsort(-worth, kind="stable")[:DIRECTIONS]:
+        written = asked(
+            lambda d=int(dimension): traverse(model, guide, batch, d, site, REACH, STEPS, max_length=LONGEST)  # type: ignore[misc]
+        )
+        found += [Traversal(int(dimension), text, subject.lines(written[i])) for i, text in enumerate(texts)]
+    return found
+
+
+def nearest(subject: Subject) -> np.ndarray:
+    """Rows of the documents whose posterior means are nearest to each, `[N, 3]`, all sites side by side."""
+    _ = subject.own_guide
+    if not subject.posteriors:
+        raise LeftOut("no latent is a vector")
+    together = np.concatenate([posterior.mean for posterior in subject.posteriors.values()], 1)
+    return asked(lambda: neighbours(together, count=NEAREST))[0]

@@ -1,0 +1,233 @@
+"""A run under diagnosis: the documents it is judged on, and what several sections need of it (layer: recipe)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from pyro_nlp.data.splits import Split, TextSplit
+from pyro_nlp.data.tokenise import detokenise
+from pyro_nlp.evaluation import (
+    Evaluation,
+    NoDensityError,
+    Posteriors,
+    active_units,
+    elbo_terms,
+    importance_nll,
+    mutual_information,
+    perplexity,
+    posteriors,
+    shuffled_rise,
+)
+from pyro_nlp.evaluation.discrete import exact_guide, summable
+from pyro_nlp.evaluation.importance import ImportanceDiagnostics, importance_diagnostics
+from pyro_nlp.evaluation.likelihood import ElboTerms, Likelihood
+from pyro_nlp.evaluation.report import Latent
+from pyro_nlp.inference.fit import Run
+
+
+class LeftOut(Exception):  # noqa: N818 (no error: a section says why it is not there)
+    """A section that does not apply to a run; the message says why."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a run is judged.
+
+    Attributes:
+        split: name of the split.
+        documents: most documents taken of it, by a fixed permutation.
+        draws: importance samples per document.
+        seed: of that permutation and of all draws.
+    """
+
+    split: str = "test"
+    documents: int = 500
+    draws: int = 200
+    seed: int = 0
+
+    def rows(self, split: Split) -> np.ndarray:
+        """Which documents are taken, in the order of the split."""
+        chosen = np.random.default_rng(self.seed).permutation(len(split))[: self.documents]
+        return np.sort(chosen)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run, and the documents it is judged on.
+
+    Attributes:
+        name: of the run.
+        run: model, guide, corpus and history.
+        split: the documents taken.
+        rows: their places in the split they were taken of.
+        guide: the run's, or the exact posterior where it has none and there is one; else None.
+        marginal: latents that are summed out in the model.
+        protocol: draws and seed.
+    """
+
+    name: str
+    run: Run
+    split: Split
+    rows: np.ndarray
+    guide: nn.Module | None
+    marginal: tuple[str, ...]
+    protocol: Protocol
+
+    @classmethod
+    def of(cls, name: str, run: Run, split: Split, rows: np.ndarray, protocol: Protocol) -> Subject:
+        """These rows of a split, with the guide that `evaluate` would judge the run by."""
+        split = split.take(rows)
+        guide, marginal = run.guide, run.marginal
+        if guide is None and (exact := exact_guide(run.model, split)) is not None:
+            guide, marginal = exact, ()
+        elif guide is None:
+            marginal = summable(run.model, None, split).sites
+        return cls(name, run, split, rows, guide, marginal, protocol)
+
+    def few(self, count: int) -> Subject:
+        """The same run on a few of the documents, spread over all."""
+        places = np.unique(np.linspace(0, len(self.split) - 1, min(count, len(self.split))).astype(int))
+        few = Subject.of(self.name, self.run, self.split, places, self.protocol)
+        return replace(few, rows=self.rows[places])
+
+    @property
+    def model(self) -> Any:
+        """The run's model."""
+        return self.run.model
+
+    @property
+    def own_guide(self) -> nn.Module:
+        """The guide that the run trained.
+
+        Raises:
+            LeftOut: it trained none.
+        """
+        if self.run.guide is None:
+            why = "the class is summed out exactly" if self.guide is not None or self.marginal else "it has no latents"
+            raise LeftOut(f"{type(self.model).__name__} was trained without a guide, as {why}")
+        return self.run.guide
+
+    @property
+    def dense_guide(self) -> nn.Module:
+        """The guide that the run trained, which has a density.
+
+        Raises:
+            LeftOut: it trained none, or a point.
+        """
+        guide = self.own_guide
+        if self.likelihood is None:
+            raise LeftOut(f"{type(guide).__name__} answers with a point, which has no density")
+        return guide
+
+    @property
+    def judged_guide(self) -> nn.Module:
+        """`guide`.
+
+        Raises:
+            LeftOut: there is none.
+        """
+        return self.own_guide if self.guide is None else self.guide
+
+    @cached_property
+    def terms(self) -> ElboTerms:
+        """Of the bound, one draw."""
+        return elbo_terms(self.model, self.guide, self.split, seed=self.protocol.seed, marginal=self.marginal)
+
+    @cached_property
+    def posteriors(self) -> dict[str, Posteriors]:
+        """q(z | x) by site; none where the model has no latents."""
+        if self.guide is None or not self.terms.kl:
+            return {}
+        return posteriors(self.model, self.guide, self.split, seed=self.protocol.seed, marginal=self.marginal)
+
+    @cached_property
+    def weights(self) -> ImportanceDiagnostics | None:
+        """Importance weights; None where the guide is a point, or there is no guide."""
+        if self.guide is None:
+            return None
+        try:
+            return importance_diagnostics(
+                self.model, self.run.guide, self.split, self.protocol.draws, seed=self.protocol.seed
+            )
+        except NoDensityError:
+            return None
+
+    @cached_property
+    def likelihood(self) -> Likelihood | None:
+        """-log p(x) of every document; None where the guide is a point."""
+        if self.weights is not None:
+            return Likelihood(self.weights.nll, self.weights.standard_error, self.weights.draws)
+        if self.guide is not None:
+            return None
+        return importance_nll(self.model, None, self.split, 1, seed=self.protocol.seed)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What `evaluate` says of these documents, from the parts that the other sections use too."""
+        terms, likelihood, seed = self.terms, self.likelihood, self.protocol.seed
+        tokens = self.split.tokens if isinstance(self.split, TextSplit) else 0
+        latents = {
+            name: Latent(
+                float(terms.kl[name].mean()),
+                active_units(posterior),
+                posterior.units,
+                mutual_information(posterior, seed=seed),
+            )
+            for name, posterior in self.posteriors.items()
+        }
+        rise = None
+        if self.guide is not None and latents:
+            rise = shuffled_rise(self.model, self.guide, self.split, seed=seed, marginal=self.marginal)
+        return Evaluation(
+            documents=len(self.split),
+            tokens=tokens,
+            likelihood=likelihood,
+            negative_elbo=None if likelihood is None else float(-terms.elbo.mean()),
+            reconstruction=float(-terms.log_likelihood.mean()),
+            perplexity=perplexity(likelihood.nll, tokens) if likelihood is not None and tokens else None,
+            shuffled_rise=rise,
+            latents=latents,
+        )
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Class of every document, or None; -1 where unknown."""
+        return self.split.labels if isinstance(self.split, TextSplit) and self.run.corpus.labels else None
+
+    @property
+    def texts(self) -> TextSplit:
+        """The documents as text.
+
+        Raises:
+            LeftOut: they are not.
+        """
+        if not isinstance(self.split, TextSplit) or self.run.corpus.vocabulary is None:
+            raise LeftOut("the documents are not text")
+        return self.split
+
+    @property
+    def writer(self) -> Any:
+        """The model, which writes text.
+
+        Raises:
+            LeftOut: it does not.
+        """
+        if not hasattr(self.model, "generate") or self.run.corpus.vocabulary is None:
+            raise LeftOut(f"{type(self.model).__name__} does not write text")
+        return self.model
+
+    def lines(self, ids: Any) -> list[str]:
+        """Rows of ids as text."""
+        vocabulary = self.run.corpus.vocabulary
+        assert vocabulary is not None
+        return [detokenise(vocabulary.decode(row)) for row in (ids.tolist() if hasattr(ids, "tolist") else ids)]
+
+    def documents(self) -> list[str]:
+        """Every document as text."""
+        split = self.texts
+        return self.lines([split.words(row) for row in range(len(split))])
