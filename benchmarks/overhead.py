@@ -11,6 +11,8 @@ turns, glibc's allocator as it comes on both sides (and, in rows that say so, tu
 - peak: floating-point operations of the network's products (each real position counted once, backward twice forward)
   per second of our step, against a 2048 x 2048 float32 product timed in the same run.
 - tiny: a bag-of-words VAE, vocabulary 2,000, hidden 500, batch 64, the same batches, fused Adam on both sides.
+
+In the run at hand other light jobs were not excluded.
 """
 
 from __future__ import annotations
