@@ -9,8 +9,9 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pyro_nlp
 from pyro_nlp import recipe as recipes
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if overrides and not options.takes_recipe_options:
         _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
     tune_allocator()
+    warnings.showwarning = _warn
     try:
         options.run(options, overrides)
         sys.stdout.flush()
@@ -67,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _fail(error, _unexpected(error), FAILED, debug)
     return 0
+
+
+def _warn(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """In one line, like an error; where the code stands that says so is nobody's business."""
+    print(f"pyro-nlp: {'' if category is UserWarning else category.__name__ + ' '}warning: {message}", file=sys.stderr)
 
 
 def _fail(error: BaseException, message: str, status: int, debug: bool) -> int:

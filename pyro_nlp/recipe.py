@@ -27,6 +27,7 @@ import pyro_nlp.guides
 import pyro_nlp.models
 from pyro_nlp.data.corpus import Corpus, CorpusError
 from pyro_nlp.data.splits import Split, VectorSplit
+from pyro_nlp.inference.compiling import meet
 from pyro_nlp.inference.estimators import Marginalize
 from pyro_nlp.inference.fit import Run
 from pyro_nlp.inference.folder import RunError, RunFolder
@@ -172,6 +173,9 @@ def _content(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe has the keys {', '.join(SECTIONS)}")
+    resolved = path.read_text(encoding="utf-8").startswith(_ORIGIN)
+    if resolved and (missing := next((key for key in SECTIONS if key not in content), None)):
+        raise RecipeError(f"{path} is damaged: it ends before '{missing}'")
     for key, value in content.items():
         if key not in SECTIONS:
             raise RecipeError(f"{path.name}: '{key}': a recipe has no such key{suggest(str(key), SECTIONS)}")
@@ -229,6 +233,8 @@ def open_run(path: str | Path, split_overrides: Sequence[str] = ()) -> tuple[Run
                     f"({(str(error).splitlines()[1:2] or [str(error)])[0].strip()})"
                 ) from None
             module.eval()
+    meet(recipe.model, guide)
+    guide = recipe.strategy.updates.refine(recipe.model, guide)
     return Run(recipe.model, guide, recipe.corpus, folder.metrics(), Path(path), marginal), recipe
 
 

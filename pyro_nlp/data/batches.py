@@ -93,3 +93,10 @@ class VectorBatch(Batch):
     """Real vectors, for the toy models: `values` `[B, D]`."""
 
     values: Tensor
+
+
+def drop_words(batch: TextBatch, rate: float) -> TextBatch:
+    """Word dropout: each input word becomes `<unk>` with probability `rate`; targets stay (Bowman et al. 2016)."""
+    word = (batch.inputs != BOS) & (batch.inputs != PAD)
+    dropped = torch.rand(batch.inputs.shape, device=batch.inputs.device) < rate
+    return batch.replace(inputs=batch.inputs.masked_fill(word & dropped, UNK))

@@ -1,8 +1,9 @@
 """Inference as a value: estimators, bounds, KL weights and shapes, schedules, updates, and the training loop."""
 
+from pyro_nlp.inference.auxiliary import Auxiliary, BagOfWords, Fraternal
 from pyro_nlp.inference.baselines import Baseline, LeaveOneOut, Neural, RunningMean
 from pyro_nlp.inference.bounds import ELBO, IWAE, Bound, Loss, WakeSleep
-from pyro_nlp.inference.divergence import KL, FreeBits, Shape
+from pyro_nlp.inference.divergence import KL, Capacity, FreeBits, Shape
 from pyro_nlp.inference.estimators import (
     REBAR,
     DisARM,
@@ -29,8 +30,9 @@ from pyro_nlp.inference.schedules import (
     Logistic,
     Schedule,
 )
+from pyro_nlp.inference.semi_amortized import Refined, SemiAmortized
 from pyro_nlp.inference.sites import Drawn, SiteTerms, StructureError
 from pyro_nlp.inference.strategy import Objective, Strategy
 from pyro_nlp.inference.terms import Terms, terms
 from pyro_nlp.inference.training import SGD, Adam, Optimizer, Plateau, Training
-from pyro_nlp.inference.updates import Joint, Updates
+from pyro_nlp.inference.updates import Aggressive, Alternating, Joint, ResetModel, Updates

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Loss:
-    """A loss and what it was made of; all but `value` are detached means per document, in nats."""
+    """A loss and what it was made of; all but `value` and `terms` are detached means per document, in nats."""
 
     value: Tensor
     log_likelihood: Tensor | None = None
     kl: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    terms: Terms | None = None
 
 
 class Bound(ABC):
@@ -80,7 +82,8 @@ class _Importance(Bound):
 
 def _report(terms: Terms, value: Tensor) -> Loss:
     with torch.no_grad():
-        return Loss(value, terms.log_likelihood.mean(), {name: kl.mean() for name, kl in terms.kl.items()})
+        kl = {name: kl.mean() for name, kl in terms.kl.items()}
+        return Loss(value, terms.log_likelihood.mean(), kl, terms=terms)
 
 
 def _some(objective: Objective, kind: type[Estimator], **having: object) -> str | None:
@@ -109,7 +112,7 @@ class ELBO(Bound):
     def loss(self, objective: Objective, batch: Batch) -> Loss:
         terms = objective.terms(batch)
         paid = {name: objective.weight(name) for name in terms.sites}
-        shaped = {n: objective.kl(n)(site) for n, site in terms.sites.items() if paid[n]}
+        shaped = {n: objective.kl(n)(site, objective.at) for n, site in terms.sites.items() if paid[n]}
         cost = -terms.log_likelihood
         for name, kl in shaped.items():
             cost = cost + paid[name] * kl

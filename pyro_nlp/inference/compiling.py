@@ -62,6 +62,20 @@ def refuse_modules(model: Any, guide: Any) -> None:
         raise StructureError(f"model and guide share the parameter '{shared}': the guide owns its encoder")
 
 
+def meet(model: Any, guide: Any) -> None:
+    """Let a model see the guide whose answers its prior is made of, if it is of that kind (a VampPrior)."""
+    if guide is not None and hasattr(model, "meet"):
+        model.meet(guide)
+
+
+def refuse_turns(objective: Objective) -> None:
+    """Refuse what the updates cannot do with a model and a guide."""
+    updates = objective.strategy.updates
+    reason = updates.refuse(objective)
+    if reason:
+        raise StructureError(f"{type(updates).__name__}: {reason}")
+
+
 def latents(
     model: nn.Module,
     guide: nn.Module | None,

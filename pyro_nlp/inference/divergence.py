@@ -8,8 +8,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from pyro_nlp.inference.schedules import Schedule, at
+from pyro_nlp.inference.schedules import Now, Schedule, at
 from pyro_nlp.inference.sites import SiteTerms
+
+Average = Literal["document", "batch"]
 
 
 class Shape(ABC):
@@ -20,8 +22,8 @@ class Shape(ABC):
         return None
 
     @abstractmethod
-    def __call__(self, site: SiteTerms) -> Tensor:
-        """Shaped KL, `[particles, documents]`."""
+    def __call__(self, site: SiteTerms, now: Now) -> Tensor:
+        """Shaped KL, `[particles, documents]`; `now` gives the value of a number or schedule."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,61 @@ class FreeBits(Shape):
         average: threshold each document's KL or the minibatch mean.
     """
 
-    nats: float
+    nats: float | Schedule
     per: Literal["dimension", "site"] = "dimension"
-    average: Literal["document", "batch"] = "document"
+    average: Average = "document"
 
     def refuse(self, site: SiteTerms) -> str | None:
         if self.per == "dimension" and site.kl_per_dimension is None:
             return "its KL does not split into dimensions: use FreeBits(per='site')"
-        return None
+        return _refuse_unformed(site, self)
 
-    def __call__(self, site: SiteTerms) -> Tensor:
+    def __call__(self, site: SiteTerms, now: Now) -> Tensor:
+        floor = now(self.nats)
         if self.per == "dimension":
             kl = site.kl_per_dimension
             assert kl is not None
-            floor = self.nats / kl.shape[-1]
+            floor = floor / kl.shape[-1]
         else:
-            kl, floor = site.kl[..., None], self.nats
-        if self.average == "batch":
-            documents = kl.shape[1]
-            kl = kl.mean(1, keepdim=True).expand(-1, documents, -1)
-        return kl.clamp(min=floor).sum(-1)
+            kl = site.kl[..., None]
+        return _averaged(kl, self.average).clamp(min=floor).sum(-1)
+
+
+@dataclass(frozen=True)
+class Capacity(Shape):
+    """|KL - nats|: the KL is drawn to a target from both sides.        Burgess et al. 2018 (arXiv:1804.03599), eq. 8
+
+    The KL weight is their gamma; a schedule of nats raises the capacity while training goes on.
+
+    Args:
+        nats: the target, C.
+        average: hold each document to it or the minibatch mean, as they do.
+    """
+
+    nats: float | Schedule
+    average: Average = "batch"
+
+    def refuse(self, site: SiteTerms) -> str | None:
+        return _refuse_unformed(site, self)
+
+    def __call__(self, site: SiteTerms, now: Now) -> Tensor:
+        return (_averaged(site.kl[..., None], self.average)[..., 0] - now(self.nats)).abs()
+
+
+def _averaged(kl: Tensor, average: Average) -> Tensor:
+    """`[particles, documents, D]`, each document's own or the minibatch mean in the place of all."""
+    return kl if average == "document" else kl.mean(1, keepdim=True).expand_as(kl)
+
+
+def _refuse_unformed(site: SiteTerms, shape: Shape) -> str | None:
+    """A threshold wants a KL whose gradient does not wait for the estimator of the site."""
+    if site.closed_form is None and not site.q.has_rsample:
+        kind = type(getattr(site.q, "base_dist", site.q)).__name__
+        return (
+            f"{type(shape).__name__} wants a KL in closed form or a reparameterised site, and this {kind} has neither: "
+            "leave the shape out, kl=KL(weight=...)"
+        )
+    return None
 
 
 @dataclass(frozen=True)
@@ -76,5 +113,5 @@ class KL:
         """The weight at a step."""
         return at(self.weight, step, steps_per_epoch)
 
-    def __call__(self, site: SiteTerms) -> Tensor:
-        return site.kl if self.shape is None else self.shape(site)
+    def __call__(self, site: SiteTerms, now: Now) -> Tensor:
+        return site.kl if self.shape is None else self.shape(site, now)

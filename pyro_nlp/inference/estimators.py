@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pyro_nlp.data.batches import Batch
 from pyro_nlp.inference import relaxation
 from pyro_nlp.inference.baselines import Baseline
-from pyro_nlp.inference.schedules import Schedule
+from pyro_nlp.inference.schedules import Now, Schedule
 from pyro_nlp.inference.sites import Drawn
 from pyro_nlp.inference.support import (
     LIMIT,
@@ -37,9 +37,6 @@ from pyro_nlp.inference.support import (
     support,
     variables,
 )
-
-Now = Callable[["float | Schedule"], float]
-"""The value of a number or a schedule at the present step."""
 
 
 class Estimator(ABC):

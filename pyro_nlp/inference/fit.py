@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +33,11 @@ from torch import nn
 from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.inference.folder import RunError, RunFolder
 from pyro_nlp.inference.loop import Interrupted, Loop
+from pyro_nlp.inference.schedules import schedules
 from pyro_nlp.inference.strategy import Strategy
 from pyro_nlp.inference.terms import StructureError
-from pyro_nlp.inference.training import Training, choose_device
+from pyro_nlp.inference.training import Training, choose_device, signal_to_noise
+from pyro_nlp.nn import Decoder
 
 
 @dataclass
@@ -111,6 +114,9 @@ def fit(
         first = corpus.train.batch(_first_rows(corpus, training)).to(device)
         objective = strategy.compile(model, guide, first)
         loop = Loop(objective, corpus, training, seed, rank, world)
+        _refuse_decoders(model, corpus)
+        if rank == 0:
+            _warn_of_lengths(strategy, training, len(loop.order))
         if folder and resume:
             _restore(loop, folder)
             if world > 1:  # the state is that of the first process, and each needs draws of its own
@@ -128,7 +134,28 @@ def fit(
     if loop.best is not None:
         objective.load_state_dict(loop.best["objective"])
     objective.eval()
-    return Run(model, objective.guide, corpus, history, Path(out) if out else None, objective.marginal)
+    trained = strategy.updates.refine(model, objective.guide)
+    return Run(model, trained, corpus, history, Path(out) if out else None, objective.marginal)
+
+
+def _refuse_decoders(model: nn.Module, corpus: Corpus) -> None:
+    """Refuse a decoder that no sentence of the corpus is long enough for."""
+    for name, module in model.named_modules():
+        if isinstance(module, Decoder) and (reason := module.refuse(int(corpus.train.lengths.max()))):
+            raise StructureError(f"{type(module).__name__} '{name}': {reason}")
+
+
+def _warn_of_lengths(strategy: Strategy, training: Training, steps_per_epoch: int) -> None:
+    """Say which schedules are over before an epoch is, or do not come to their end in this training."""
+    whole = training.epochs * steps_per_epoch
+    for where, schedule in [*schedules(strategy, "strategy"), *schedules(training, "training")]:
+        length = schedule.length(steps_per_epoch)
+        told = f"{where}: {schedule} takes {length:,.0f} steps, and"
+        if 0 < length < steps_per_epoch:
+            warnings.warn(f"{told} an epoch has {steps_per_epoch:,}: it is over within the first", stacklevel=3)
+        elif length > whole:
+            epochs = f"{training.epochs} epochs have {whole:,}"
+            warnings.warn(f"{told} {epochs}: it does not come to its end", stacklevel=3)
 
 
 def _train(
@@ -165,6 +192,7 @@ def _train(
                         )
                 bound = loop.validate()
             best = loop.judge(bound["loss"])
+            loop.objective.strategy.updates.after_epoch(loop)
             row = {"step": int(loop.objective.step), "epoch": loop.epoch, "best": best}
             _record(row | {f"valid.{name}": value for name, value in bound.items()}, folder, history)
             loop.next_epoch()
@@ -219,6 +247,7 @@ class _Meter:
         if parts is not None and parts.log_likelihood is not None:
             values["reconstruction"] = -float(parts.log_likelihood)
             values |= {f"kl.{name}": float(kl) for name, kl in parts.kl.items()}
+            values |= {f"auxiliary.{name}": float(value) for name, value in parts.auxiliary.items()}
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
@@ -227,6 +256,8 @@ class _Meter:
         row: dict[str, Any] = {"step": int(objective.step), "epoch": loop.epoch}
         row |= {name: value / self.steps for name, value in self.sums.items()}
         row |= {f"kl_weight.{name}": objective.weight(name) for name in objective.estimators}
+        snr = {name: signal_to_noise(optimizer) for name, optimizer in loop.optimizers.items()}
+        row |= {f"snr.{name}": value for name, value in snr.items() if value is not None and name != "baselines"}
         row["learning_rate"] = next(iter(loop.optimizers.values())).param_groups[0]["lr"]
         row["seconds"] = seconds
         if self.words:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pyro_nlp.data.batches import BOS, PAD, UNK, Batch, TextBatch
+from pyro_nlp.data.batches import Batch, TextBatch, drop_words
 from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.data.loading import plan, shard
 from pyro_nlp.data.splits import Split
@@ -60,14 +60,14 @@ class Loop:
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         learnt = {id(p) for p in objective.state.parameters()}
         self.clipped = [p for p in self.parameters if id(p) not in learnt]  # a baseline's gradient drowns all others
-        own = {id(p) for p in objective.model.parameters()}
+        own = {id(p) for module in (objective.model, objective.helpers) for p in module.parameters()}
         groups = {
             "model": [p for p in self.clipped if id(p) in own],
             "guide": [p for p in self.clipped if id(p) not in own],
             "baselines": [p for p in self.parameters if id(p) in learnt],
         }
         self.optimizers = {k: training.optimizer.build(v) for k, v in groups.items() if v}
-        self.epoch, self.row, self.slowdown, self.stalled, self.decays = 0, 0, 1.0, 0, 0
+        self.epoch, self.row, self.slowdown, self.stalled, self.decays, self.drawn = 0, 0, 1.0, 0, 0, 0
         self.best: dict[str, Any] | None = None
         self.gradient_norm = math.nan
         self.finished = False
@@ -113,8 +113,34 @@ class Loop:
                 optimizer.step()
 
     def draw(self) -> Batch:
-        """Another training batch, uniformly at random."""
-        return self._batch(self.order[int(torch.randint(len(self.order), ()))])
+        """Another training batch, uniformly at random; the same in every process."""
+        self.drawn += 1
+        return self._batch(self.order[np.random.default_rng((self.seed, self.drawn)).integers(len(self.order))])
+
+    def total(self, value: float) -> float:
+        """The sum of a number over all processes."""
+        if self.world == 1:
+            return value
+        summed = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(summed)
+        return float(summed)
+
+    def validation(self) -> Iterator[Batch]:
+        """The validation split in batches of the training's size, without gradients or dropout."""
+        with self.quietly():
+            torch.manual_seed(0)
+            for rows in plan(self.corpus.valid.lengths, self.training.batch_size, seed=0, epoch=0, shuffle=False):
+                own = rows[self.rank :: self.world]
+                if len(own):
+                    yield self.corpus.valid.batch(own).to(self.device)
+
+    def restart(self, module: nn.Module) -> None:
+        """Forget what the optimisers remember of a module, and which parameters were the best."""
+        fresh = {id(p) for p in module.parameters()}
+        for optimizer in self.optimizers.values():
+            for parameter in [p for p in optimizer.state if id(p) in fresh]:
+                del optimizer.state[parameter]
+        self.best, self.stalled = None, 0
 
     def anywhere(self, flag: bool) -> bool:
         """Whether a flag is up in any process: all of them stop together, or the others would wait for ever."""
@@ -229,7 +255,7 @@ class Loop:
 
     # ---- state ------------------------------------------------------------------------------------------------
 
-    _COUNTERS = ("epoch", "row", "slowdown", "stalled", "decays", "finished")
+    _COUNTERS = ("epoch", "row", "slowdown", "stalled", "decays", "drawn", "finished")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
@@ -270,9 +296,9 @@ class Loop:
         }
 
     def _load_parameters(self, state: dict[str, Any]) -> None:
-        step = self.objective.step.clone()
-        self.objective.load_state_dict(state["objective"])
-        self.objective.load_state_dict({"step": step}, strict=False)  # schedules go on from where they are
+        now = self.objective.state_dict().items()
+        kept = {name: value.clone() for name, value in now if name == "step" or name.startswith("turns.")}
+        self.objective.load_state_dict(state["objective"] | kept)  # schedules and turns go on from where they are
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))
 
@@ -304,13 +330,6 @@ class Loop:
                 documents = batch.index[rows[:5]].tolist() if value.shape[-1] == len(batch) else "all"
                 return f"{self._where()}: the {what} is not finite for training documents {documents}"
         return None
-
-
-def drop_words(batch: TextBatch, rate: float) -> TextBatch:
-    """Word dropout: each input word becomes `<unk>` with probability `rate`; targets stay (Bowman et al. 2016)."""
-    word = (batch.inputs != BOS) & (batch.inputs != PAD)
-    dropped = torch.rand(batch.inputs.shape, device=batch.inputs.device) < rate
-    return batch.replace(inputs=batch.inputs.masked_fill(word & dropped, UNK))
 
 
 def validation_bound(objective: Objective, split: Split, batch_size: int, loop: Loop) -> dict[str, float]:

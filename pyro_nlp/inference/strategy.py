@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from pyro_nlp.data.batches import Batch
 from pyro_nlp.distributions import uneven_rows
+from pyro_nlp.inference.auxiliary import Auxiliary
 from pyro_nlp.inference.bounds import ELBO, Bound, Loss
-from pyro_nlp.inference.compiling import Latent, describe, latents, refuse, refuse_modules
+from pyro_nlp.inference.compiling import Latent, describe, latents, meet, refuse, refuse_modules, refuse_turns
 from pyro_nlp.inference.divergence import KL
 from pyro_nlp.inference.estimators import Estimator, Marginalize, Pathwise, Signal
+from pyro_nlp.inference.pyro_bounds import PyroELBO
 from pyro_nlp.inference.schedules import Schedule, at
 from pyro_nlp.inference.terms import StructureError, Terms, terms
-from pyro_nlp.inference.updates import Joint, Updates
+from pyro_nlp.inference.updates import Joint, Updates, Weight
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Strategy:
         bound: what is climbed.
         kl: weight and shape of the KL of every latent, or by site name.
         updates: who steps when.
+        auxiliary: losses beside the bound's, which no evaluation sees.
     """
 
     continuous: Estimator = Pathwise()
@@ -44,6 +47,7 @@ class Strategy:
     bound: Bound = ELBO()
     kl: KL | dict[str, KL] = KL()
     updates: Updates = Joint()
+    auxiliary: tuple[Auxiliary, ...] = ()
 
     def compile(self, model: nn.Module, guide: nn.Module | None, batch: Batch) -> Objective:
         """The differentiable loss of this strategy for a model and a guide, after one dry run on `batch`.
@@ -52,6 +56,7 @@ class Strategy:
             StructureError: model and guide do not fit each other or the strategy; the message names site and cure.
         """
         refuse_modules(model, guide)
+        meet(model, guide)
         with torch.random.fork_rng(devices=[]):
             found = latents(model, guide, batch, self.discrete, self.sites)
             estimators = {name: self._estimator(latent) for name, latent in found.items()}
@@ -61,6 +66,8 @@ class Strategy:
                 known = ", ".join(f"'{n}'" for n in estimators) or "none"
                 raise StructureError(f"the strategy names the site '{unknown}'; the latents are {known}")
             objective = Objective(model, guide, self, estimators, found, batch)
+            refuse_turns(objective)
+            objective.help_with(batch)
             refuse(objective, batch)
         return objective
 
@@ -88,6 +95,8 @@ class Objective(nn.Module):
         marginal: the sites that are summed out in the model.
         rows: by site, the values it takes at once.
         state: what estimators learn, as modules by site.
+        helpers: the networks of auxiliary losses, by position.
+        turns: what the updates remember.
         step: optimiser steps taken (a buffer); `steps_per_epoch` is set by `fit`.
         last: what the latest loss was made of.
     """
@@ -117,11 +126,37 @@ class Objective(nn.Module):
         self._now = 0  # the buffer as a Python number, read by schedules
         states = {name: e.state(batch) for name, e in estimators.items()}
         self.state = nn.ModuleDict({_key(name): state for name, state in states.items() if state is not None})
+        self.helpers = nn.ModuleDict()
+        self.turns = strategy.updates.state(model)
         self.summary = [describe(found[name], e, self.kl(name), self.rows[name]) for name, e in estimators.items()]
 
+    def help_with(self, batch: Batch) -> None:
+        """Build the networks of the auxiliary losses."""
+        if not self.strategy.auxiliary:
+            return
+        with torch.no_grad():
+            found = self.plain_terms(batch)
+        for position, auxiliary in enumerate(self.strategy.auxiliary):
+            reason = auxiliary.refuse(self, found, batch)
+            if isinstance(self.strategy.bound, PyroELBO):
+                reason = f"{self.strategy.bound.name} keeps its terms to itself: use bound=ELBO()"
+            if reason:
+                raise StructureError(f"{type(auxiliary).__name__}: {reason}")
+            helper = auxiliary.state(self.model, found, batch)
+            if helper is not None:
+                self.helpers[str(position)] = helper.to(self.step.device)
+
     def forward(self, batch: Batch) -> Tensor:
-        self.last = self.strategy.bound.loss(self, batch)
-        return self.last.value
+        found = self.strategy.bound.loss(self, batch)
+        value = found.value
+        for position, auxiliary in enumerate(self.strategy.auxiliary):
+            helper = self.helpers[str(position)] if str(position) in self.helpers else None  # noqa: SIM401
+            assert found.terms is not None
+            loss = auxiliary.loss(self, found.terms, batch, helper)
+            found.auxiliary[type(auxiliary).__name__] = loss.detach()
+            value = value + loss
+        self.last = replace(found, value=value.detach(), terms=None)
+        return value
 
     def terms(self, batch: Batch) -> Terms:
         """Both sides of every site, drawn as the estimators ask."""
@@ -130,16 +165,16 @@ class Objective(nn.Module):
         }
         uneven = self.strategy.bound.uneven or max(self.rows.values(), default=1) > 1
         with uneven_rows() if uneven else nullcontext():
-            return self._terms(batch, self.strategy.bound.particles, draws)
+            return self._terms(batch, self.strategy.bound.particles, draws, self.weight)
 
     def plain_terms(self, batch: Batch, particles: int = 1) -> Terms:
         """Both sides of every site by plain draws, whatever the estimators: what a model is judged by."""
         return self._terms(batch, particles, {})
 
-    def _terms(self, batch: Batch, particles: int, draws: dict[str, Any]) -> Terms:
+    def _terms(self, batch: Batch, particles: int, draws: dict[str, Any], weight: Weight | None = None) -> Terms:
         return terms(
             self.model,
-            self.guide,
+            self.strategy.updates.refine(self.model, self.guide, weight),
             batch,
             particles=particles,
             plates=self.plates,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +56,7 @@ class Terms:
         observed: log-probability of each observed site, `[*tables, particles, documents]`; where sites are summed
             out, that of all the observations that depend on them is one entry.
         sites: the latent sites by name.
+        likelihoods: the distribution of each observed site, as the model has it.
         joint: log p(x, c) of the sites c that were summed out, before they were, and their tables.
     """
 
@@ -63,6 +64,7 @@ class Terms:
     sites: dict[str, SiteTerms]
     scope: Scope
     joint: tuple[Tensor, tuple[Table, ...]] | None = None
+    likelihoods: dict[str, Any] = field(default_factory=dict)
 
     def _sum(self, values: Iterable[Tensor]) -> Tensor:
         return sum(values, torch.zeros(())).expand(self.scope.particles, self.scope.documents)
@@ -147,7 +149,11 @@ def trace_guide(
     given: dict[str, Tensor] | None = None,
     without: Collection[str] = (),
 ) -> Trace:
-    """Run a guide, and forget the sites named in `without`."""
+    """Run a guide, and forget the sites named in `without`.
+
+    One that makes its answer for a batch with the model's help, as a refined guide does, is asked for it first.
+    """
+    guide = getattr(guide, "at", lambda _: guide)(batch)
     with pyro.plate("particles", scope.particles, dim=-1 - scope.plates), _Given(given or {}):
         trace = poutine.trace(_plain(guide or _nothing)).get_trace(batch)
     for name in without:
@@ -228,7 +234,7 @@ def collect(guide_trace: Trace, model_trace: Trace, scope: Scope, summed: tuple[
             raise StructureError(f"site '{name}' is observed in the model: drop it from the guide.")
         sites[name] = SiteTerms(name, site, partner, scope)
     marginal = {table.site for table in summed}
-    observed = {}
+    observed, likelihoods = {}, {}
     for name, site in model_trace.nodes.items():
         if is_latent(site) and name not in latent and name not in marginal:
             raise StructureError(
@@ -236,10 +242,9 @@ def collect(guide_trace: Trace, model_trace: Trace, scope: Scope, summed: tuple[
                 f"{names(guide_trace)}. Add pyro.sample('{name}', ...) to the guide."
             )
         if site["type"] == "sample" and site["is_observed"] and not is_subsample(site):
-            observed[name] = scope.log_prob(site)
-    if not summed:
-        return Terms(observed, sites, scope)
-    return _sum_out(Terms(observed, sites, scope), model_trace, summed)
+            observed[name], likelihoods[name] = scope.log_prob(site), site["fn"]
+    found = Terms(observed, sites, scope, likelihoods=likelihoods)
+    return _sum_out(found, model_trace, summed) if summed else found
 
 
 def _sum_out(found: Terms, model_trace: Trace, summed: tuple[Table, ...]) -> Terms:
@@ -263,7 +268,8 @@ def _sum_out(found: Terms, model_trace: Trace, summed: tuple[Table, ...]) -> Ter
     joint = sum((found.observed[name] for name in dependent), joint)
     evidence = joint.logsumexp([t.dim for t in summed], keepdim=True)
     rest = {name: value for name, value in found.observed.items() if name not in dependent}
-    return Terms({" and ".join(dependent): evidence} | rest, found.sites, found.scope, (joint, summed))
+    observed = {" and ".join(dependent): evidence} | rest
+    return replace(found, observed=observed, joint=(joint, summed))
 
 
 def _excluded(labels: Tensor, classes: int) -> Tensor:

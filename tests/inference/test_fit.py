@@ -20,7 +20,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_nlp.data import Vocabulary
-from pyro_nlp.data.batches import BOS, EOS, PAD, UNK
+from pyro_nlp.data.batches import BOS, EOS, PAD, UNK, drop_words
 from pyro_nlp.data.splits import VectorSplit
 from pyro_nlp.data.toy import Ring as RingCorpus
 from pyro_nlp.evaluation import elbo_terms, importance_nll
@@ -41,7 +41,7 @@ from pyro_nlp.inference import (
     Updates,
     fit,
 )
-from pyro_nlp.inference.loop import Loop, drop_words
+from pyro_nlp.inference.loop import Loop
 from pyro_nlp.nn import LSTMDecoder
 from tests.inference.test_objective import LinearGuide
 from tests.tiny import VOCABULARY, WIDTH, Sentences, Vectors, lm, parameters, ring, same, text, vae, whole, without_time
@@ -155,7 +155,7 @@ def test_metrics_hold_loss_reconstruction_kl_weight_and_speed() -> None:
     run = fit(model, guide, Sentences(), strategy, quick())
     first, *_ = run.history
     names = {"step", "epoch", "loss", "reconstruction", "kl.z", "kl_weight.z", "gradient_norm", "learning_rate"}
-    assert names | {"seconds", "words_per_second"} == set(first)
+    assert names | {"seconds", "words_per_second", "snr.model", "snr.guide"} == set(first)
     for i, row in enumerate(row for row in run.history if "loss" in row):
         # the weight logged is the one after the step; that of the loss is the one before
         assert row["loss"] == pytest.approx(row["reconstruction"] + i / 10 * row["kl.z"], rel=1e-5)

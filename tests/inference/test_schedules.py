@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pyro_nlp.inference import Constant, Cyclical, Exponential, Join, Linear, Logistic
-from pyro_nlp.inference.schedules import at
+from pyro_nlp.inference import KL, Constant, Cyclical, Exponential, FreeBits, Join, Linear, Logistic, Relax, Strategy
+from pyro_nlp.inference.schedules import at, schedules
 
 # a handful of float64 operations
 exactly = lambda value: pytest.approx(value, rel=1e-12, abs=1e-12)  # noqa: E731
@@ -27,6 +27,9 @@ FORMULAS = [
     (Join([Constant(0.0), Linear(0, 1, steps=2)], [5]), {0: 0, 4: 0, 5: 0, 6: 0.5, 7: 1, 8: 1}),
     (Join([Constant(1), Constant(2), Constant(3)], [2, 4]), {1: 1, 2: 2, 3: 2, 4: 3}),
     (Join([Constant(7)], []), {0: 7, 5: 7}),
+    (Cyclical(steps=8, flat=0.25), {0: 0, 2: 0, 3: 0.25, 4: 0.5, 6: 1, 7: 1, 8: 0, 12: 0.5}),
+    (Cyclical(steps=8, form="cosine"), {0: 0, 1: 0.5 - 0.5 * math.cos(math.pi / 4), 2: 0.5, 4: 1, 7: 1, 8: 0}),
+    (Cyclical(steps=8, form="sigmoid"), {0: 0, 1: 1 / (1 + math.exp(3)), 2: 0.5, 4: 1, 8: 0}),
 ]
 
 
@@ -84,6 +87,68 @@ def test_a_geometric_decay_is_between_positive_numbers(ends: tuple[float, float]
 def test_a_join_wants_a_rising_boundary_between_every_two_parts(parts: list[Any], boundaries: list[int]) -> None:
     with pytest.raises(ValueError, match="one rising boundary between every two parts"):
         Join(parts, boundaries)
+
+
+@pytest.mark.parametrize(
+    ("by_epochs", "by_steps"),
+    [
+        (Logistic(1.5, 2.0, "epochs"), Logistic(0.15, 20.0)),
+        (Join([Constant(0), Constant(1)], [1.5], "epochs"), Join([Constant(0), Constant(1)], [15])),
+    ],
+    ids=["Logistic", "Join"],
+)
+def test_places_and_slopes_can_be_given_in_epochs(by_epochs: Any, by_steps: Any) -> None:
+    for step in (0, 7, 14, 15, 20, 33):
+        assert by_epochs(step, 10) == exactly(by_steps(step))
+    with pytest.raises(ValueError, match="give steps"):
+        by_epochs(3)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "length"),
+    [
+        (Constant(3), 0),
+        (Linear(steps=7), 7),
+        (Exponential(epochs=2), 20),
+        (Cyclical(epochs=2, cycles=4), 80),
+        (Cyclical(epochs=2), 20),
+        (Join([Constant(0), Linear(epochs=1)], [2], "epochs"), 30),
+        (Join([Constant(0)], []), 0),
+    ],
+    ids=repr,
+)
+def test_a_schedule_is_as_long_as_it_changes(schedule: Any, length: float) -> None:
+    assert schedule.length(10) == length
+
+
+def test_a_logistic_is_over_where_it_comes_within_one_percent_of_its_end() -> None:
+    schedule = Logistic(0.1, 50)
+    assert schedule(round(schedule.length(10))) == pytest.approx(0.99, abs=0.001)
+
+
+def test_the_schedules_of_a_strategy_are_found_with_their_places() -> None:
+    weight, nats = Linear(steps=3), Linear(steps=4)
+    strategy = Strategy(kl={"z": KL(weight, FreeBits(nats))}, discrete=Relax(Exponential(steps=5)))
+    found = dict(schedules(strategy, "strategy"))
+    assert found == {
+        "strategy.discrete.temperature": Exponential(steps=5),
+        "strategy.kl.z.weight": weight,
+        "strategy.kl.z.shape.nats": nats,
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Cyclical(steps=3, rise=0.7, flat=0.4), "flat and rise share one cycle"),
+        (lambda: Cyclical(steps=3, form="square"), "form is 'linear', 'cosine' or 'sigmoid', not 'square'"),
+        (lambda: Logistic(unit="hours"), "unit is 'steps' or 'epochs', not 'hours'"),
+        (lambda: Join([Constant()], [], unit="hours"), "unit is 'steps' or 'epochs', not 'hours'"),
+    ],
+)
+def test_what_no_schedule_means_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_a_number_stands_for_itself() -> None:

@@ -1,0 +1,115 @@
+"""Shapes of the KL beyond free bits, and what a schedule that does not fit a training is told."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_nlp.inference import KL, Capacity, FreeBits, Linear, ScoreFunction, Strategy, StructureError, Training, fit
+from tests.tiny import Sentences, gradients, styled, text, vae, whole
+
+
+@pytest.mark.parametrize("average", ["document", "batch"])
+@pytest.mark.parametrize("nats", [0.0, 0.3, 50.0])
+def test_a_capacity_draws_the_kl_to_it_from_both_sides(average: str, nats: float) -> None:
+    model, guide = vae()
+    batch = whole(text(7))
+    objective = Strategy(kl=KL(2.0, Capacity(nats, average))).compile(model, guide, batch)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    loss = objective(batch)
+    loss.backward()
+    found = gradients(guide)
+    torch.manual_seed(0)
+    terms = objective.plain_terms(batch)
+    kl = terms.kl["z"][0]
+    away = (kl.mean() - nats).abs() if average == "batch" else (kl - nats).abs().mean()
+    expected = 2.0 * away - terms.log_likelihood.mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    for name, gradient in gradients(guide).items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_the_kl_of_a_training_goes_to_its_capacity() -> None:
+    model, guide = vae()
+    strategy = Strategy(kl=KL(20.0, Capacity(Linear(0.0, 1.5, epochs=5))))
+    run = fit(model, guide, Sentences(), strategy, Training(epochs=30, batch_size=8, plateau=None, log_every=5))
+    kl = [row["kl.z"] for row in run.history if "kl.z" in row]
+    assert np.mean(kl[-5:]) == pytest.approx(1.5, abs=0.3)
+
+
+def test_free_nats_may_follow_a_schedule() -> None:
+    model, guide = vae()
+    batch = whole(text(7))
+    objective = Strategy(kl=KL(1.0, FreeBits(Linear(0.0, 100.0, steps=10)))).compile(model, guide, batch)
+    plain = Strategy().compile(model, guide, batch)
+    losses = []
+    for module in (objective, plain):
+        torch.manual_seed(0)
+        losses.append(module(batch).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    for _ in range(10):
+        objective.advance()
+    torch.manual_seed(0)
+    terms = objective.plain_terms(batch)
+    torch.manual_seed(0)
+    assert objective(batch).item() == pytest.approx(100.0 - terms.log_likelihood.mean().item(), rel=1e-5)
+
+
+def test_a_threshold_wants_a_closed_form_or_a_reparameterised_site() -> None:
+    batch = whole(text(6))
+    model, guide = styled()
+    weighed = {"z": KL(), "c": KL(shape=Capacity(1.0))}
+    Strategy(discrete=ScoreFunction(), kl=weighed).compile(model, guide, batch)  # a class has a closed form
+
+    import pyro
+    import pyro.distributions as dist
+    from pyro.nn import PyroModule
+    from torch import nn
+
+    class Side(PyroModule):
+        """p(z) and q(z | x) of a mixture whose component is hidden: no closed form, no path."""
+
+        def __init__(self, observe: bool) -> None:
+            super().__init__()
+            self.loc, self.observe = nn.Parameter(torch.tensor([[-1.0, 0.0], [1.0, 0.5]])), observe
+
+        def forward(self, batch: object) -> None:
+            with batch.documents():  # type: ignore[attr-defined]
+                parts = dist.Normal(self.loc, 1.0).to_event(1)
+                z = pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), parts))
+                if self.observe:
+                    pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=batch.lengths.float())  # type: ignore[attr-defined]
+
+    with pytest.raises(StructureError, match=r"'z': FreeBits wants a KL in closed form .* this MixtureSameFamily has"):
+        Strategy(continuous=ScoreFunction(), kl=KL(shape=FreeBits(1.0, per="site"))).compile(
+            Side(True), Side(False), batch
+        )
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        (
+            0.5,
+            r"strategy\.kl\.weight: Linear\(.*epochs=0\.5\) takes 2 steps, and an epoch has 5: it is over within the",
+        ),
+        (3.0, r"takes 15 steps, and 2 epochs have 10: it does not come to its end"),
+        (2.0, None),
+        (1.0, None),
+    ],
+)
+def test_a_schedule_that_does_not_fit_the_training_is_told_so(length: float, message: str | None) -> None:
+    model, guide = vae()
+    strategy = Strategy(kl=KL(Linear(0.0, 1.0, epochs=length)))
+    training = Training(epochs=2, batch_size=8, plateau=None)
+    if message is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fit(model, guide, Sentences(), strategy, training)
+        return
+    with pytest.warns(UserWarning, match=message):
+        fit(model, guide, Sentences(), strategy, training)
