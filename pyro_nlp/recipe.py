@@ -10,7 +10,7 @@ import importlib
 import json
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ from pyro_nlp.recipe_errors import RecipeError, explain, raised_by_constructor, 
 from pyro_nlp.recipe_strategies import named, read_strategy
 
 SECTIONS = ("model", "guide", "corpus", "strategy", "training", "seed")
+SERIES = ("collapse",)
+"""Folders of recipes that belong together."""
 SIZES = ("vocabulary", "dimension", "population")
 """Constructor arguments that a corpus decides; a recipe need not and cannot choose them."""
 SHARED = ("latent", "classes", "variables")
@@ -69,8 +71,8 @@ def zoo() -> None:
 
 
 def shipped() -> dict[str, Path]:
-    """The recipes that come with the package, by name."""
-    return named("recipes")
+    """The recipes that come with the package, by name; those of a series have its name before their own."""
+    return named("recipes") | {f"{s}/{name}": path for s in SERIES for name, path in named(f"recipes/{s}").items()}
 
 
 def find(recipe: str) -> Path:
@@ -168,11 +170,36 @@ def origin(path: Path) -> str:
 _ORIGIN = "# resolved from "
 
 
-def _content(path: Path) -> dict[str, Any]:
-    """The sections of a recipe's file; their contents are not looked at."""
+def _base(name: object, path: Path) -> Path:
+    """The recipe that another is built on: a shipped one's name, or a path from where the other stands."""
+    if not isinstance(name, str):
+        raise RecipeError(f"{path.name}: 'base': expected the name or path of a recipe, got {name!r}")
+    beside = path.parent / name
+    return beside if name not in shipped() and beside.is_file() else find(name)
+
+
+def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values over those of its base, key by key; what names another class replaces the whole of it."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        another = not (isinstance(value, dict) and isinstance(old, dict)) or (
+            "class_path" in value and value["class_path"] != old.get("class_path")
+        )
+        merged[key] = value if another else _over(old, value)
+    return merged
+
+
+def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The sections of a recipe's file over those of its base; their contents are not looked at."""
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe has the keys {', '.join(SECTIONS)}")
+    below = content.pop("base", None)
+    if below is not None:
+        if path in above:
+            raise RecipeError(f"{path.name}: its base is built on itself")
+        content = _over(_content(_base(below, path), (*above, path)), content)
     resolved = path.read_text(encoding="utf-8").startswith(_ORIGIN)
     if resolved and (missing := next((key for key in SECTIONS if key not in content), None)):
         raise RecipeError(f"{path} is damaged: it ends before '{missing}'")
