@@ -17,12 +17,11 @@ Every number here was written by the script of its section into `results/`, and 
 
 def section(name: str, rows: list[dict[str, Any]]) -> str:
     """One results file as Markdown, under the protocol its script states."""
-    protocol = (importlib.import_module(f"benchmarks.{name}").__doc__ or "").strip()
-    lines = [
-        f"## {name}",
-        "",
-        protocol,
-        "",
+    script = importlib.import_module(f"benchmarks.{name}")
+    lines = [f"## {name}", "", (script.__doc__ or "").strip(), ""]
+    if hasattr(script, "markdown"):  # it lays its rows out itself
+        return "\n".join([*lines, script.markdown(rows), "", f"Environment: {_environment(rows)}."])
+    lines += [
         "| measure | obtained | unit | reference | source |",
         "|---|---|---|---|---|",
     ]
@@ -31,8 +30,11 @@ def section(name: str, rows: list[dict[str, Any]]) -> str:
         value = f"{row['value']:g}" if isinstance(row["value"], float) else row["value"]
         cells = [row["measure"], f"{value}{error}", row["unit"], row["reference"] or "", row["source"]]
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    environment = ", ".join(f"{k} {v}" for k, v in rows[0]["environment"].items()) if rows else ""
-    return "\n".join([*lines, "", f"Environment: {environment}."])
+    return "\n".join([*lines, "", f"Environment: {_environment(rows)}."])
+
+
+def _environment(rows: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in rows[0]["environment"].items()) if rows else ""
 
 
 def main() -> None:

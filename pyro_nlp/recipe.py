@@ -186,7 +186,7 @@ def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         another = not (isinstance(value, dict) and isinstance(old, dict)) or (
             "class_path" in value and value["class_path"] != old.get("class_path")
         )
-        merged[key] = value if another else _over(old, value)
+        merged[key] = value if another else _over(dict(old or {}), value)
     return merged
 
 

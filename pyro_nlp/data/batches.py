@@ -44,6 +44,11 @@ class Batch:
         """N/B, the factor that `documents()` puts on every site inside it."""
         return self.population / len(self)
 
+    @property
+    def words(self) -> int:
+        """Words in the batch, ends of sentence not counted; 0 for data that are not text."""
+        return 0
+
     def replace(self, **changes: Any) -> Self:
         """The same documents with some fields changed."""
         return replace(self, **changes)
@@ -79,6 +84,10 @@ class TextBatch(Batch):
         """Real positions of each document, the end of sentence counted, `[B]`."""
         return self.mask.sum(-1)
 
+    @property
+    def words(self) -> int:
+        return int(self.mask.sum()) - len(self)
+
 
 @dataclass(frozen=True)
 class CountBatch(Batch):
@@ -86,6 +95,10 @@ class CountBatch(Batch):
 
     counts: Tensor
     labels: Tensor | None = None
+
+    @property
+    def words(self) -> int:
+        return int(self.counts.sum())
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def fit(
 def _refuse_decoders(model: nn.Module, corpus: Corpus) -> None:
     """Refuse a decoder that no sentence of the corpus is long enough for."""
     for name, module in model.named_modules():
-        if isinstance(module, Decoder) and (reason := module.refuse(int(corpus.train.lengths.max()))):
+        if isinstance(module, Decoder) and (reason := module.refuse(int(corpus.train.lengths.max()) - 1)):
             raise StructureError(f"{type(module).__name__} '{name}': {reason}")
 
 
@@ -240,8 +240,7 @@ class _Meter:
 
     def add(self, loss: torch.Tensor, batch: Any, loop: Loop) -> None:
         self.steps += 1
-        if hasattr(batch, "mask"):
-            self.words += (int(batch.mask.sum()) - len(batch)) * loop.world
+        self.words += batch.words * loop.world
         values = {"loss": float(loss), "gradient_norm": loop.gradient_norm}
         parts = loop.objective.last
         if parts is not None and parts.log_likelihood is not None:

@@ -247,7 +247,6 @@ def _refuse_one_sided(objective: Objective) -> str | None:
     return None
 
 
-def _words(batch: Batch) -> float:
-    """Words of a batch, its ends of sentence not counted; documents where it has no words."""
-    mask = getattr(batch, "mask", None)
-    return float(len(batch)) if mask is None else float(mask.sum()) - len(batch)
+def _words(batch: Batch) -> int:
+    """Words of a batch; documents where it has no words."""
+    return batch.words or len(batch)

@@ -143,6 +143,12 @@ def test_a_run_is_not_judged_on_a_corpus_that_has_changed(cli: CommandLine, run:
         (("generate", "vae", "--what", "reconstructions", "--sentence", "  "), 1, "no word in --sentence '  '"),
         (("generate", "lm", "--what", "reconstructions"), 1, "SentenceLM has no latents: it writes samples and"),
         (("generate", "lm", "--what", "interpolations"), 1, "SentenceLM has no latents: it writes samples and"),
+        (("generate", "lm", "--what", "analogies"), 1, "SentenceLM has no latents: it writes samples and"),
+        (
+            ("generate", "vae", "--what", "analogies", "--sentence", "the cat", "--sentence", "a dog"),
+            1,
+            "an analogy wants three sentences, a, b and c: give --sentence three times",
+        ),
     ],
     ids=lambda value: " ".join(value[:4]) if isinstance(value, tuple) else "",
 )

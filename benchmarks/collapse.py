@@ -1,0 +1,317 @@
+"""The posterior-collapse laboratory: every remedy on one network, one corpus, one protocol.
+
+Protocol: the recipes of `pyro_nlp/recipes/collapse`, each of which is the sentence VAE of `collapse/linear` (Penn
+Treebank, LSTM and embeddings of 256, z of 32, dropout 0.5 on the decoder's inputs and outputs, Adam at 1e-3, clipping
+at 5, batches of 32, at most 100 epochs, the learning rate halved and the best parameters taken back after two epochs
+without a better validation bound, at most five times; bf16) but for what it says. The state is reset at every
+sentence, ends of sentence count. Everything is judged by the parameters with the best validation bound of the
+unweighted model (of the five-draw bound for `importance`), on the test split, in bf16:
+
+    -ELBO        one draw
+    NLL          importance-weighted, or exact for the language model
+    PPL          exp(NLL / tokens), and of the -ELBO
+    KL, MI, AU   MI by one draw against all the sentences judged, with its cap; AU by variance 0.01 of the means
+    shuffled     how much the NLL given z rises with another sentence's z
+    BLEU         of greedy reconstructions from posterior means, 1,000 sentences
+    PPL of samples, of interpolants
+                 of 1,000 prior samples, and of the five sentences between the ends of 200 pairs (greedy), under the
+                 language model of the same table and seed 0
+    minus LM     the NLL minus that language model's, paired by sentence
+
+`full`: all 42,068 training sentences, seed 0, NLL by 500 draws on all 3,761 test sentences. `small`: the first 10,000
+training sentences with the same vocabulary, seeds 0, 1 and 2, NLL by 100 draws on 1,000 test sentences (a fixed
+permutation, on which KL, MI, AU and the rest are measured too); means over the seeds that are finished, and their
+standard error between seeds.
+
+Rows are trained and judged one at a time, in the order below, by `pyro-nlp train` into --runs; what is finished is not
+repeated, what was stopped goes on from its last checkpoint. A row's file in results/collapse/ appears when it is done
+and the table is made of what is there: a recipe that is missing has not been run. Seconds are of training to the best
+epoch, on a machine that did other work meanwhile.
+
+References are texar-pytorch's README (LSTM, PTB: -ELBO 101.92 and perplexity 104.61 of it; Transformer: 101.72 and
+103.68). They publish no KL.
+
+    python -m benchmarks.collapse [--table full|small] [--rows NAME ...] [--seeds 0 1 2] [--runs DIR] [--only-table]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.common import RESULTS, Row, environment, row, save
+from pyro_nlp.data import TextSplit
+from pyro_nlp.evaluation import (
+    as_split,
+    elbo_terms,
+    evaluate,
+    forward_perplexity,
+    interpolant_perplexity,
+    perplexity,
+    reconstruction_bleu,
+    sample_prior,
+)
+from pyro_nlp.recipe import open_run
+
+FULL = (
+    "language_model",
+    "linear",
+    "plain",
+    "free_bits",
+    "batch_norm",
+    "cyclical",
+    "pretrained",
+    "aggressive_linear",
+)
+SMALL = (
+    "language_model",
+    "linear",
+    "plain",
+    "autoencoder",
+    "logistic",
+    "cyclical",
+    "beta",
+    "free_bits",
+    "free_bits_batch",
+    "free_bits_site",
+    "capacity",
+    "bag_of_words",
+    "batch_norm",
+    "committed",
+    "delta",
+    "von_mises_fisher",
+    "pretrained",
+    "aggressive",
+    "aggressive_linear",
+    "word_dropout",
+    "fraternal",
+    "inputless",
+    "skip",
+    "max_pooling",
+    "importance",
+    "mixture_prior",
+    "vamp",
+    "flow",
+    "gru",
+    "cnn_small",
+    "cnn_medium",
+    "cnn_large",
+    "transformer",
+    "transformer_embedding",
+    "semi_amortized",
+)
+TABLES = {"full": FULL, "small": SMALL}
+SEEDS = {"full": (0,), "small": (0, 1, 2)}
+SENTENCES = {"full": None, "small": 10_000}
+SAMPLES = {"full": 500, "small": 100}
+FOLDER = RESULTS / "collapse"
+REFERENCES = {"linear": (101.92, 104.61), "transformer": (101.72, 103.68)}
+
+COLUMNS = {
+    "-ELBO": "nats",
+    "NLL": "nats",
+    "minus LM": "nats",
+    "PPL of -ELBO": "",
+    "PPL": "",
+    "KL": "nats",
+    "MI": "nats",
+    "AU": "of 32",
+    "shuffled": "nats",
+    "BLEU": "",
+    "PPL of samples": "",
+    "PPL of interpolants": "",
+    "epochs to best": "",
+    "seconds to best": "s",
+}
+
+
+def train(table: str, name: str, seed: int, runs: Path) -> Path:
+    """The run folder of one row, trained to its end."""
+    out = runs / f"{name}-{table}-{seed}"
+    command = [sys.executable, "-m", "pyro_nlp", "train"]
+    if (out / "checkpoint.pt").exists():
+        command += ["--resume", "--out", str(out)]
+    else:
+        sentences = SENTENCES[table]
+        cut = [] if sentences is None else [f"--corpus.sentences={sentences}"]
+        command += [f"collapse/{name}", f"--seed={seed}", *cut, "--out", str(out)]
+    subprocess.run(command, check=True)
+    return out
+
+
+def judge(table: str, name: str, seed: int, runs: Path) -> tuple[dict[str, Any], np.ndarray | None]:
+    """The measures of one row, and its NLL by sentence; None where there is no density."""
+    run, recipe = open_run(runs / f"{name}-{table}-{seed}")
+    test = recipe.corpus.test
+    assert isinstance(test, TextSplit)
+    order = np.random.default_rng(0).permutation(len(test))
+    part = test if table == "full" else test.take(order[:1000])
+    found = evaluate(run.model, run.guide, part, samples=SAMPLES[table], precision="bf16")
+    measures: dict[str, Any] = {"seed": seed}
+    if found.likelihood is not None:
+        bound = -elbo_terms(run.model, run.guide, part, precision="bf16").elbo
+        measures |= {
+            "-ELBO": float(bound.mean()),
+            "-ELBO standard error": float(bound.std(ddof=1) / len(bound) ** 0.5),
+            "PPL of -ELBO": perplexity(bound, part.tokens),
+            "NLL": found.likelihood.mean,
+            "PPL": found.perplexity,
+        }
+    for latent in found.latents.values():
+        measures |= {"KL": latent.kl, "AU": latent.active_units}
+        if latent.mutual_information is not None:
+            measures |= {"MI": latent.mutual_information.whole, "MI cap": latent.mutual_information.cap}
+    if found.shuffled_rise is not None:
+        measures |= {"shuffled": found.shuffled_rise.mean, "shuffled error": found.shuffled_rise.standard_error}
+    if found.latents:
+        measures["BLEU"] = reconstruction_bleu(run.model, run.guide, test.take(order[:1000]))
+    lm, _ = open_run(runs / f"language_model-{table}-0")
+    if found.likelihood is not None:
+        written = as_split(sample_prior(run.model, test, 1000, seed=seed))
+        measures["PPL of samples"] = forward_perplexity(lm.model, written)
+    if found.latents and run.guide is not None:
+        measures["PPL of interpolants"] = interpolant_perplexity(run.model, run.guide, lm.model, test.take(order[:400]))
+    measures["valid -ELBO"] = min(entry["valid.loss"] for entry in run.history if "valid.loss" in entry)
+    measures |= learnt(run.history)
+    measures["words per second"] = run.words_per_second
+    described = json.loads((runs / f"{name}-{table}-{seed}" / "environment.json").read_text(encoding="utf-8"))
+    measures["environment"] = environment(corpus=recipe.corpus.name, fingerprint=described["fingerprint"])
+    return measures, None if found.likelihood is None else found.likelihood.nll
+
+
+def learnt(history: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Epochs and seconds of training until the best validation bound, and epochs altogether."""
+    seconds, best, found = 0.0, 0.0, {"epochs to best": 0, "epochs": 0}
+    for entry in history:
+        seconds += entry.get("seconds", 0.0)
+        if "valid.loss" in entry:
+            found["epochs"] = entry["epoch"] + 1
+            if entry["best"]:
+                best, found["epochs to best"] = seconds, entry["epoch"] + 1
+    return found | {"seconds to best": best}
+
+
+def file(table: str, name: str, seed: int) -> Path:
+    """Where the result of one row is."""
+    return FOLDER / table / f"{name}-{seed}.json"
+
+
+def finish(table: str, name: str, seed: int, runs: Path) -> None:
+    """Train and judge one row, and write its result down, unless that is done."""
+    path = file(table, name, seed)
+    if path.exists():
+        return
+    train(table, name, seed, runs)
+    measures, nll = judge(table, name, seed, runs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if nll is not None:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as temporary:
+            np.savez_compressed(temporary, nll=nll.astype(np.float32))
+        os.replace(temporary.name, path.with_suffix(".npz"))
+    temporary_path = path.with_suffix(".tmp")
+    temporary_path.write_text(json.dumps(measures, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary_path, path)
+    print(json.dumps({"row": name, "table": table} | measures), flush=True)
+
+
+def rows(table: str) -> Iterator[Row]:
+    """The measures of all recipes that have a result, averaged over seeds."""
+    for name in TABLES[table]:
+        seeds = [seed for seed in SEEDS[table] if file(table, name, seed).exists()]
+        if not seeds:
+            continue
+        found = [json.loads(file(table, name, seed).read_text(encoding="utf-8")) for seed in seeds]
+        differences = [against_language_model(table, name, seed) for seed in seeds]
+        for measure, unit in COLUMNS.items():
+            if measure == "minus LM":
+                values = [mean for mean, _ in differences if mean is not None]
+                single = differences[0][1]
+            else:
+                values = [one[measure] for one in found if one.get(measure) is not None]
+                single = found[0].get({"-ELBO": "-ELBO standard error", "shuffled": "shuffled error"}.get(measure, ""))
+            if not values:
+                continue
+            error = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else single
+            reference = dict(zip(("-ELBO", "PPL of -ELBO"), REFERENCES.get(name, ()), strict=False)).get(measure)
+            yield row(
+                f"{table} | {name} | {measure}",
+                round(float(np.mean(values)), 3),
+                unit,
+                standard_error=None if error is None else round(error, 3),
+                reference=reference if table == "full" else None,
+                source="texar-pytorch README" if reference and table == "full" else "",
+                protocol=f"seeds {', '.join(map(str, seeds))}",
+                seed=seeds[0] if len(seeds) == 1 else None,
+                environment=found[0]["environment"],
+            )
+
+
+def against_language_model(table: str, name: str, seed: int) -> tuple[float | None, float | None]:
+    """Mean and standard error of the NLL minus that of the language model at seed 0, paired by sentence."""
+    ours, lm = (file(table, n, s).with_suffix(".npz") for n, s in ((name, seed), ("language_model", 0)))
+    if name == "language_model" or not ours.exists() or not lm.exists():
+        return None, None
+    with np.load(ours) as first, np.load(lm) as second:
+        difference = first["nll"].astype(float) - second["nll"].astype(float)
+    return float(difference.mean()), float(difference.std(ddof=1) / len(difference) ** 0.5)
+
+
+def markdown(found: list[Row]) -> str:
+    """The rows as wide tables: a recipe a line."""
+    cells: dict[str, dict[str, dict[str, Row]]] = {}
+    for one in found:
+        table, name, measure = one["measure"].split(" | ")
+        cells.setdefault(table, {}).setdefault(name, {})[measure] = one
+    parts = []
+    for table, lines in cells.items():
+        heads = [f"{measure} ({unit})" if unit else measure for measure, unit in COLUMNS.items()]
+        text = [f"### {table}", "", f"| recipe | {' | '.join(heads)} | seeds |", "|---" * (len(heads) + 2) + "|"]
+        for name, measures in lines.items():
+            said = [_cell(measures.get(measure)) for measure in COLUMNS]
+            seeds = next(iter(measures.values()))["protocol"].removeprefix("seeds ")
+            text.append(f"| {name} | {' | '.join(said)} | {seeds} |")
+        parts.append("\n".join(text))
+    return "\n\n".join(parts)
+
+
+def _cell(found: Row | None) -> str:
+    if found is None:
+        return ""
+    value = found["value"]
+    digits = 2 if abs(value) < 1000 else 0
+    error = f" ± {found['standard_error']:.2f}" if found["standard_error"] else ""
+    reference = f" ({found['reference']})" if found["reference"] else ""
+    return f"{value:.{digits}f}{error}{reference}"
+
+
+def main() -> None:
+    """Run what is missing, and write results/collapse.json from what is there."""
+    parser = argparse.ArgumentParser(description="The posterior-collapse laboratory.")
+    parser.add_argument("--table", choices=tuple(TABLES), action="append", help="by default both")
+    parser.add_argument("--rows", nargs="+", help="recipes of the series; by default all of a table")
+    parser.add_argument("--seeds", nargs="+", type=int, help="by default those of the table")
+    parser.add_argument("--runs", type=Path, default=Path("runs/collapse"))
+    parser.add_argument("--only-table", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    for table in options.table or TABLES:
+        for seed in SEEDS[table]:
+            for name in TABLES[table]:
+                asked = (options.rows is None or name in options.rows) and (not options.seeds or seed in options.seeds)
+                if asked and not options.only_table:
+                    finish(table, name, seed, options.runs)
+    save("collapse", [one for table in TABLES for one in rows(table)])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    main()
