@@ -47,15 +47,19 @@ class LSTMEncoder(Encoder):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.width, self.pooling = width, pooling
+        self.embedding, self.width, self.pooling = embedding, width, pooling
         self.words = word_vectors(vocabulary, embedding)
         self.network = self.cell(embedding, width, batch_first=True)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: TextBatch) -> Tensor:
+        return self.read(self.words(batch.targets), batch.mask)
+
+    def read(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Features of sequences of word vectors: vectors `[B, T, embedding]`, mask `[B, T]`, result `[B, width]`."""
         # Left to right, so padding on the right cannot reach a real state: no packing needed.
-        states, _ = self.network(self.dropout(self.words(batch.targets)))
-        return pool(states, batch.mask, self.pooling)
+        states, _ = self.network(self.dropout(vectors))
+        return pool(states, mask, self.pooling)
 
 
 class GRUEncoder(LSTMEncoder):
@@ -74,40 +78,3 @@ def pool(states: Tensor, mask: Tensor, how: Literal["last", "mean", "max"]) -> T
     if how == "mean":
         return (states * mask[..., None]).sum(-2) / mask.sum(-1, keepdim=True).clamp(min=1)
     raise ValueError(f"pooling is 'last', 'mean' or 'max', not {how!r}")
-
-
-class GaussianHead(nn.Module):
-    """Features to the mean and standard deviation of a diagonal Gaussian, in float32 also under autocast.
-
-    Shapes: `[..., width]` to two of `[..., latent]`. The log-variance starts at zero.
-    """
-
-    def __init__(self, width: int, latent: int) -> None:
-        super().__init__()
-        self.loc, self.log_variance = nn.Linear(width, latent), nn.Linear(width, latent)
-        nn.init.zeros_(self.log_variance.weight)
-        nn.init.zeros_(self.log_variance.bias)
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            return self.loc(features), (0.5 * self.log_variance(features)).exp()
-
-
-class CategoricalHead(nn.Module):
-    """Features to logits of a categorical, in float32 also under autocast.
-
-    Shapes: `[..., width]` to `[..., classes]`. The weights start small: near the uniform distribution, where no class
-    is given up early, yet not at it, so that the encoder gets a gradient from the first step.
-    """
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.logits = nn.Linear(width, classes)
-        nn.init.normal_(self.logits.weight, std=0.1 * width**-0.5)
-        nn.init.zeros_(self.logits.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            logits: Tensor = self.logits(features.float())
-            return logits

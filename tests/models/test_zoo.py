@@ -18,21 +18,45 @@ from pyro_nlp.data import Corpus
 from pyro_nlp.data.batches import EOS
 from pyro_nlp.data.toy import Ring as RingCorpus
 from pyro_nlp.evaluation import evaluate
+from pyro_nlp.guides.flow import FlowGuide
 from pyro_nlp.guides.gaussian import GaussianGuide
 from pyro_nlp.guides.mean_field import MeanFieldGuide
 from pyro_nlp.guides.point import PointGuide
 from pyro_nlp.guides.vector import VectorGuide
+from pyro_nlp.guides.von_mises_fisher import VonMisesFisherGuide
 from pyro_nlp.inference import ELBO, KL, Adam, Enumerate, FreeBits, PyroELBO, Strategy, Training, fit, terms
 from pyro_nlp.models.hmm import HMM
 from pyro_nlp.models.ring import Ring
 from pyro_nlp.models.sentence_autoencoder import SentenceAutoencoder
 from pyro_nlp.models.sentence_lm import SentenceLM
 from pyro_nlp.models.sentence_vae import SentenceVAE
-from pyro_nlp.nn import GRUDecoder, GRUEncoder, InputlessDecoder, LSTMDecoder, LSTMEncoder
+from pyro_nlp.nn import (
+    AutoregressivePrior,
+    BatchNormHead,
+    CommittedHead,
+    DilatedCNNDecoder,
+    GRUDecoder,
+    GRUEncoder,
+    InputlessDecoder,
+    LSTMDecoder,
+    LSTMEncoder,
+    MixturePrior,
+    TransformerDecoder,
+    UniformSphere,
+    VampPrior,
+)
 from tests.tiny import LATENT, VOCABULARY, WIDTH, Sentences, discrete, gradients, mixture, padded, sharpen, styled
 
-DECODERS = {
-    kind.__name__: partial(kind, embedding=WIDTH, width=WIDTH) for kind in (LSTMDecoder, GRUDecoder, InputlessDecoder)
+# without dropout: several tests compare two passes
+DECODERS: dict[str, Any] = {
+    **{
+        kind.__name__: partial(kind, embedding=WIDTH, width=WIDTH)
+        for kind in (LSTMDecoder, GRUDecoder, InputlessDecoder)
+    },
+    "DilatedCNNDecoder": partial(DilatedCNNDecoder, embedding=WIDTH, width=WIDTH, size="small"),
+    "TransformerDecoder": partial(
+        TransformerDecoder, embedding=WIDTH, width=WIDTH, layers=2, heads=2, feedforward=2 * WIDTH, dropout=0.0
+    ),
 }
 ENCODERS: dict[str, Any] = {
     "last": partial(LSTMEncoder, embedding=WIDTH, width=WIDTH),
@@ -66,6 +90,30 @@ POINT: dict[str, Callable[[Corpus], nn.Module | None]] = {
     "point": lambda corpus: PointGuide(VOCABULARY, LATENT, ENCODERS["last"])
 }
 
+COMMITTED: dict[str, Callable[[Corpus], nn.Module | None]] = {
+    "batch norm": lambda corpus: GaussianGuide(VOCABULARY, LATENT, ENCODERS["last"], BatchNormHead),
+    "committed": lambda corpus: GaussianGuide(VOCABULARY, LATENT, ENCODERS["last"], CommittedHead),
+}
+FLOWS: dict[str, Callable[[Corpus], nn.Module | None]] = {
+    "IAF": lambda corpus: FlowGuide(VOCABULARY, LATENT, ENCODERS["last"], hidden=WIDTH),
+    "planar flow": lambda corpus: FlowGuide(VOCABULARY, LATENT, ENCODERS["last"], flow="planar", hidden=WIDTH),
+}
+SPHERE: dict[str, Callable[[Corpus], nn.Module | None]] = {
+    "vMF": lambda corpus: VonMisesFisherGuide(VOCABULARY, LATENT, ENCODERS["last"]),
+    "vMF, learnt": lambda corpus: VonMisesFisherGuide(VOCABULARY, LATENT, ENCODERS["last"], learn_concentration=True),
+}
+LAST = {"gaussian, last": GAUSSIAN["gaussian, last"]}
+PRIORS: dict[str, tuple[Any, dict[str, Callable[[Corpus], nn.Module | None]]]] = {
+    "mixture prior": (partial(MixturePrior, components=5), {**LAST, "IAF": FLOWS["IAF"]}),
+    "autoregressive prior": (AutoregressivePrior, LAST),
+    "VampPrior": (
+        partial(VampPrior, components=5, length=4, embedding=WIDTH),
+        {**LAST, "committed": COMMITTED["committed"], "planar flow": FLOWS["planar flow"]},
+    ),
+    "uniform on the sphere": (UniformSphere, SPHERE),
+    "VampPrior on the sphere": (partial(VampPrior, components=5, length=4, embedding=WIDTH), SPHERE),
+}
+
 ZOO: dict[str, Entry] = {
     **{
         f"sentence LM, {name}": Entry(Sentences, partial(SentenceLM, VOCABULARY, decoder), {"no guide": nobody})
@@ -76,6 +124,15 @@ ZOO: dict[str, Entry] = {
             Sentences, partial(SentenceVAE, VOCABULARY, LATENT, decoder), {**GAUSSIAN, **FREE, **POINT}
         )
         for name, decoder in DECODERS.items()
+    },
+    "sentence VAE": Entry(
+        Sentences, partial(SentenceVAE, VOCABULARY, LATENT, DECODERS["GRUDecoder"]), {**COMMITTED, **FLOWS}
+    ),
+    **{
+        f"sentence VAE, {name}": Entry(
+            Sentences, partial(SentenceVAE, VOCABULARY, LATENT, DECODERS["LSTMDecoder"], prior), guides
+        )
+        for name, (prior, guides) in PRIORS.items()
     },
     "sentence autoencoder": Entry(
         Sentences, partial(SentenceAutoencoder, VOCABULARY, LATENT, DECODERS["LSTMDecoder"]), POINT, density=False
@@ -111,7 +168,10 @@ def make(name: str, guide_name: str) -> tuple[Any, Any, Corpus]:
     corpus = entry.corpus()
     torch.manual_seed(0)
     guide = entry.guides[guide_name](corpus)
-    return sharpen(entry.model()), guide and sharpen(guide), corpus
+    model, guide = sharpen(entry.model()), guide and sharpen(guide)
+    if hasattr(model, "meet"):
+        model.meet(guide)
+    return model, guide, corpus
 
 
 def some(corpus: Corpus, rows: tuple[int, ...] = (3, 0, 7, 9)) -> Any:
@@ -152,6 +212,9 @@ def test_particles_are_one_more_dimension_on_the_left(name: str, guide_name: str
 @pairs
 def test_a_document_is_judged_alone_as_among_others(name: str, guide_name: str) -> None:
     model, guide, corpus = make(name, guide_name)
+    for module in (model, guide):
+        if module is not None:
+            module.eval()  # in training a document is normalised among the others of its batch, where that is asked for
     together = terms(model, guide, some(corpus))
     given = {n: s.value for n, s in together.sites.items()}
     for i, row in enumerate((3, 0, 7, 9)):

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pyro_nlp.data.batches import BOS
-from pyro_nlp.nn import Decoder, GRUDecoder, InputlessDecoder, LSTMDecoder
+from pyro_nlp.data.batches import BOS, PAD
+from pyro_nlp.nn import (
+    Decoder,
+    DilatedCNNDecoder,
+    GRUDecoder,
+    InputlessDecoder,
+    LSTMDecoder,
+    TransformerDecoder,
+    write,
+)
 from tests.tiny import LATENT, VOCABULARY, WIDTH, sharpen
 
 BATCH, TIME = 4, 5
-# activations below 1, a few products of WIDTH numbers in another order
-CLOSE = {"rtol": 0.0, "atol": 1e-6}
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    """Equal but for some roundings: a few layers of products of WIDTH numbers, in another order."""
+    size = max(1.0, float(expected.detach().abs().max()))
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=16 * size * torch.finfo(expected.dtype).eps)
 
 
 class Prefix(Decoder):
@@ -42,6 +55,24 @@ DECODERS = {
         GRUDecoder, embedding=WIDTH, width=WIDTH, layers=2, skip=True
     ),
     "inputless": partial(InputlessDecoder, embedding=WIDTH, width=WIDTH),
+    "CNN": partial(DilatedCNNDecoder, embedding=WIDTH, width=WIDTH, size="small"),
+    "CNN of kernel 2 with z beside its states": partial(
+        DilatedCNNDecoder, embedding=WIDTH + 1, width=WIDTH, dilations=[1, 3], kernel=2, bottleneck=5, skip=True
+    ),
+    "CNN that reaches beyond every sentence": partial(DilatedCNNDecoder, embedding=WIDTH, width=WIDTH, size="medium"),
+    **{
+        f"transformer, z as {how}, {tokens} tokens": partial(
+            TransformerDecoder,
+            embedding=WIDTH + tokens - 1,  # once without and once with a projection
+            width=WIDTH,
+            layers=2,
+            heads=2,
+            feedforward=2 * WIDTH,
+            latent_as=how,
+            memory_tokens=tokens,
+        )
+        for how, tokens in (("memory", 1), ("memory", 3), ("embedding", 1), ("both", 2))
+    },
     "a user's, with the default step": Prefix,
 }
 every_decoder = pytest.mark.parametrize("name", DECODERS)
@@ -76,7 +107,7 @@ def test_left_dimensions_equal_a_loop_over_them(
     rows = left.numel()
     z, inputs = z.expand(*left, latent).reshape(rows, latent), inputs.expand(*left, TIME).reshape(rows, TIME)
     one_by_one = torch.stack([decoder(a[None], b[None])[0] for a, b in zip(z, inputs, strict=True)])
-    torch.testing.assert_close(found.reshape(one_by_one.shape), one_by_one, **CLOSE)
+    assert_close(found.reshape(one_by_one.shape), one_by_one)
 
 
 @every_decoder
@@ -87,7 +118,7 @@ def test_word_by_word_it_gives_what_it_gives_teacher_forced(name: str, latent: i
     for t in range(TIME):
         h, state = decoder.step(state, inputs[:, t])
         hidden.append(h)
-    torch.testing.assert_close(torch.stack(hidden, 1), decoder(z, inputs), **CLOSE)
+    assert_close(torch.stack(hidden, 1), decoder(z, inputs))
 
 
 @every_decoder
@@ -97,7 +128,23 @@ def test_every_tensor_of_a_state_has_one_row_per_sentence_so_that_a_beam_can_reo
     order = torch.tensor([2, 0, 0, 3])
     assert all(len(tensor) == BATCH for tensor in state)
     hidden, _ = decoder.step(tuple(tensor[order] for tensor in state), inputs[order, 1])
-    torch.testing.assert_close(hidden, decoder(z, inputs)[order, 1], **CLOSE)
+    assert_close(hidden, decoder(z, inputs)[order, 1])
+
+
+@every_decoder
+@every_latent
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+def test_it_writes_what_it_would_write_reading_every_prefix_again(name: str, latent: int, method: Any) -> None:
+    decoder, z = make(name, latent), torch.randn(BATCH, latent)
+    head = sharpen(nn.Linear(decoder.width, VOCABULARY))
+
+    class Reread(Decoder):
+        def forward(self, z: Tensor, inputs: Tensor) -> Tensor:
+            states: Tensor = decoder(z, inputs)
+            return states
+
+    slow = Reread(VOCABULARY, latent)
+    assert torch.equal(*(write(each, head, z, method, max_length=8, beam=3) for each in (decoder, slow)))
 
 
 @every_decoder
@@ -106,6 +153,14 @@ def test_a_state_knows_nothing_of_later_words(name: str) -> None:
     other = inputs.clone()
     other[:, 3:] = 5
     assert torch.equal(decoder(z, inputs)[:, :3], decoder(z, other)[:, :3])
+
+
+@every_decoder
+@every_latent
+def test_padding_on_the_right_changes_no_state_before_it(name: str, latent: int) -> None:
+    decoder, z, inputs = make(name, latent), torch.randn(BATCH, latent), words(BATCH)
+    padded = torch.cat([inputs, torch.full((BATCH, 4), PAD)], 1)
+    assert_close(decoder(z, padded)[:, :TIME], decoder(z, inputs))
 
 
 @every_decoder
@@ -149,7 +204,14 @@ def test_dropout_acts_in_training_only(which: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in DECODERS if n != "a user's, with the default step"])
-def test_every_parameter_is_used(name: str) -> None:
-    decoder = make(name)
-    decoder(torch.randn(BATCH, LATENT), words(BATCH)).square().sum().backward()
+@every_latent
+def test_every_parameter_is_used(name: str, latent: int) -> None:
+    decoder = make(name, latent)
+    decoder(torch.randn(BATCH, latent), words(BATCH)).square().sum().backward()
     assert [n for n, p in decoder.named_parameters() if p.grad is None] == []
+
+
+@every_decoder
+def test_unless_it_says_otherwise_a_decoder_fits_every_corpus(name: str) -> None:
+    decoder = make(name)
+    assert isinstance(decoder, DilatedCNNDecoder) or decoder.refuse(1) is None

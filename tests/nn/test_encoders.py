@@ -87,3 +87,10 @@ def test_a_gaussian_head_works_in_float32_under_autocast() -> None:
 def test_a_gaussian_head_starts_at_unit_variance() -> None:
     _, scale = GaussianHead(WIDTH, 3)(torch.randn(5, WIDTH))
     assert torch.equal(scale, torch.ones(5, 3))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_encoder_reads_vectors_in_place_of_words(cell: str) -> None:
+    encoder, batch = sharpen(CELLS[cell](VOCABULARY, WIDTH + 1, WIDTH)), whole(text(6))
+    assert encoder.embedding == WIDTH + 1
+    assert torch.equal(encoder.read(encoder.words(batch.targets), batch.mask), encoder(batch))
