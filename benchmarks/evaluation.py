@@ -41,7 +41,7 @@ from benchmarks.handwritten import PlainSentenceVAE
 from benchmarks.overhead import Ours
 from pyro_nlp import Strategy, importance_nll
 from pyro_nlp.data import PTB, Docstrings, TextSplit, plan
-from pyro_nlp.evaluation._arviz import load
+from pyro_nlp.evaluation._arviz import has_inference_data, load
 from pyro_nlp.evaluation.importance import importance_diagnostics, log_mean, pareto_smooth
 from pyro_nlp.guides.gaussian import GaussianGuide
 from pyro_nlp.models.sentence_vae import SentenceVAE
@@ -98,7 +98,7 @@ def trained(corpus: PTB) -> tuple[Ours, PlainSentenceVAE]:
 def psislw_by_document(log_weights: np.ndarray) -> np.ndarray:
     """k-hat by ArviZ, one document after the other, `[N]`; `arviz_stats` of ArviZ 1.x negates what it is given."""
     arviz = load()
-    if hasattr(arviz, "InferenceData"):
+    if has_inference_data():
         return np.array([arviz.psislw(column)[1] for column in log_weights.T])
     from arviz_stats.base import array_stats  # type: ignore[import-not-found,unused-ignore]
 

@@ -43,7 +43,16 @@ class Labelled(Corpus):
 
 HISTORY: list[dict[str, Any]] = [
     {"step": 1, "epoch": 0, "loss": 20.0, "kl.z": 0.5, "kl_weight.z": 0.5, "gradient_norm": 3.0, "valid.loss": 19.0},
-    {"step": 2, "epoch": 1, "loss": 18.0, "kl.z": 0.7, "kl_weight.z": 1.0, "gradient_norm": 2.0, "valid.loss": 18.0},
+    {
+        "step": 2,
+        "epoch": 1,
+        "loss": 18.0,
+        "kl.z": 0.7,
+        "kl_weight.z": 1.0,
+        "gradient_norm": 2.0,
+        "valid.loss": 18.0,
+        "snr.model": 1.5,
+    },
 ]
 FEW = {"documents": 30, "draws": 30}
 
@@ -123,6 +132,7 @@ def test_every_model_is_diagnosed_and_what_does_not_apply_is_left_out_with_a_rea
         assert title in text
     if name == "vae":
         assert not found.left_out
+        assert "signal to noise of the gradient, model" in text and "Along the direction of most difference" in text
     if name in ("lm", "hmm"):
         assert found.verdict.state == "none" and set(found.sections) == {"curves", "checks", "samples", "documents"}
 
@@ -142,6 +152,30 @@ def test_a_report_of_several_runs_pairs_them_by_document() -> None:
 def test_runs_of_different_corpora_are_not_paired() -> None:
     with pytest.raises(ValueError, match="a and b are of different corpora .labelled, random sentences."):
         diagnose_runs({"a": MODELS["vae"](), "b": MODELS["no vocabulary"]()}, **FEW)
+
+
+def test_a_guide_that_misses_the_posterior_is_a_doubt_and_breaks_no_section() -> None:
+    model, guide = tiny.vae()
+    with torch.no_grad():
+        guide.posterior.loc.bias.fill_(50.0)
+        guide.posterior.log_variance.bias.fill_(-20.0)
+    found = diagnose(run((model, guide)), **FEW)
+    assert any("k-hat" in doubt or "weights that count" in doubt for doubt in found.verdict.doubts), found.verdict
+    checked(page(Diagnoses([found], None, {})))
+
+
+def test_runs_of_one_recipe_show_whether_they_agree() -> None:
+    runs = {name: run(tiny.styled(seed)) for seed, name in enumerate(("first", "second", "third"))}
+    runs["alone"] = MODELS["vae"]()
+    found = diagnose_runs(runs, seeds=[("first", "second", "third")], **FEW)
+    (agreement,) = found.agreements
+    assert agreement.runs == ("first", "second", "third")
+    assert agreement.measure == {"z": "linear CKA", "c": "adjusted Rand index"}
+    text = page(found)
+    checked(text)
+    assert "Agreement between seeds" in text and f"{agreement.between('z')[0]:.2f}" in text
+    json.dumps(as_dict(found), allow_nan=False)
+    assert len(found.agreement_lines()) == len(agreement.rows())
 
 
 def test_two_documents_are_the_fewest() -> None:
@@ -202,6 +236,7 @@ def test_in_a_browser_tables_are_sorted_and_steppers_step_without_a_word_on_the_
     assert not said
     assert len(found["sorted"]) >= 4 and all(found["sorted"])
     assert len(found["stepped"]) == 3
+    assert len(found["pinned"]) >= 5 and all(found["pinned"]), "a first column that is scrolled out of sight"
     assert found["width"] == width and not found["wide"], "the page is wider than its window"
     for stepper in found["stepped"]:
         last = stepper["steps"] - 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import yaml
 
 from pyro_nlp import recipe as recipes
 from pyro_nlp.commands.options import two_or_more
@@ -40,8 +42,16 @@ def diagnose(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """`pyro-nlp diagnose RUN [RUN ...]`"""
     folders = [Path(folder) for folder in options.run_folders]
     names = _names(folders)
-    runs = {name: recipes.open_run(folder)[0] for name, folder in zip(names, folders, strict=True)}
-    found = diagnose_runs(runs, options.split, documents=options.documents, draws=options.draws, seed=options.seed)
+    opened = {name: recipes.open_run(folder) for name, folder in zip(names, folders, strict=True)}
+    runs = {name: run for name, (run, _) in opened.items()}
+    found = diagnose_runs(
+        runs,
+        options.split,
+        documents=options.documents,
+        draws=options.draws,
+        seed=options.seed,
+        seeds=_one_recipe({name: recipe.text for name, (_, recipe) in opened.items()}),
+    )
     out = Path(options.out or _above(folders))
     found = save_posteriors(runs, found, out)
     report = save(found, out)
@@ -55,7 +65,18 @@ def diagnose(options: argparse.Namespace, overrides: Sequence[str]) -> None:
             OUT.print(f"  {line}", markup=False, highlight=False)
         if run.verdict.cure:
             OUT.print(f"  what usually helps:\n{run.verdict.cure}", markup=False, highlight=False, end="")
+    for line in found.agreement_lines():
+        OUT.print(line, markup=False, highlight=False)
     OUT.print(f"report: {report}", markup=False, highlight=False)
+
+
+def _one_recipe(texts: Mapping[str, str]) -> list[list[str]]:
+    """Groups of runs whose recipes differ by the seed alone, of two runs or more."""
+    groups: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        settings = {key: value for key, value in yaml.safe_load(text).items() if key != "seed"}
+        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`pyro-nlp generate`: samples, reconstructions, interpolations, filled blanks (layer: cli)."""
+"""`pyro-nlp generate`: samples, reconstructions, interpolations, analogies, filled blanks (layer: cli)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyro_nlp.commands.output import OUT
 from pyro_nlp.data.batches import TextBatch
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.tokenise import detokenise
-from pyro_nlp.evaluation import impute, interpolate, reconstruct, sample_prior
+from pyro_nlp.evaluation import analogy, impute, interpolate, reconstruct, sample_prior
 from pyro_nlp.inference.fit import Run
 from pyro_nlp.nn import BLANK
 
@@ -25,15 +25,16 @@ def generate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("run_folder", metavar="RUN")
     made.add_argument(
         "--what",
-        choices=("samples", "reconstructions", "interpolations", "imputations"),
-        help="by default samples, reconstructions and interpolations",
+        choices=("samples", "reconstructions", "interpolations", "analogies", "imputations"),
+        help="by default samples, reconstructions and interpolations; analogies: a is to b as c is to what is written",
     )
     made.add_argument(
         "--sentence",
         action="append",
         default=[],
         metavar="TEXT",
-        help="in place of test sentences; `_` is a blank for imputations; repeat it",
+        help="in place of test sentences; repeat it: two for interpolations, three for each analogy; "
+        "`_` is a blank for imputations",
     )
     made.add_argument("--count", type=positive, default=5, help="how many")
     made.add_argument(
@@ -56,7 +57,7 @@ def generate(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     latent = run.guide is not None
     default = ["samples", "reconstructions", "interpolations"] if latent else ["samples"]
     what = [options.what] if options.what else default
-    if not latent and set(what) & {"reconstructions", "interpolations"}:
+    if not latent and set(what) & {"reconstructions", "interpolations", "analogies"}:
         raise ValueError(f"{type(run.model).__name__} has no latents: it writes samples and imputations")
     found = {kind: _WRITERS[kind](options, run, loaded.corpus) for kind in what}
     if options.json:
@@ -126,6 +127,19 @@ def _interpolations(options: argparse.Namespace, run: Run, corpus: Any) -> list[
     return [f"from  {first}", *(f"      {line}" for line in _lines(corpus, written[0])), f"to    {last}"]
 
 
+def _analogies(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str, str]]:
+    sentences = _sentences(options, corpus, 3 * options.count)
+    if len(sentences) % 3 and not options.sentence:
+        sentences = sentences[: len(sentences) // 3 * 3]  # of a test split with fewer
+    if len(sentences) % 3 or not sentences:
+        raise ValueError("an analogy wants three sentences, a, b and c: give --sentence three times")
+    method = options.method or "beam"
+    written = analogy(run.model, run.guide, _batch(sentences), method=method, beam=options.beam)
+    given = _lines(corpus, sentences)
+    found = zip(given[0::3], given[1::3], given[2::3], _lines(corpus, written), strict=True)
+    return [{"sentence": a, "becomes": b, "as": c, "would become": d} for a, b, c, d in found]
+
+
 def _imputations(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str, str]]:
     if not any(" _ " in f" {s} " for s in options.sentence):
         raise ValueError("imputations want a --sentence with `_` for every missing word")
@@ -144,5 +158,6 @@ _WRITERS: dict[str, Callable[..., Any]] = {
     "samples": _samples,
     "reconstructions": _reconstructions,
     "interpolations": _interpolations,
+    "analogies": _analogies,
     "imputations": _imputations,
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from pyro_nlp.diagnosis.progress import progress_bar
 from pyro_nlp.diagnosis.subject import LeftOut, Protocol, Subject
 from pyro_nlp.diagnosis.verdict import Verdict, verdict
 from pyro_nlp.evaluation import Difference, Evaluation, NoDensityError, compare
+from pyro_nlp.evaluation.agreement import SeedAgreement, seed_agreement
 from pyro_nlp.inference.fit import Run
 from pyro_nlp.inference.terms import StructureError
 
@@ -42,6 +43,7 @@ SECTIONS = (
     Section("aggregates", "Aggregate posterior", spaces.aggregates),
     Section("heard", "What the decoder hears", spaces.heard),
     Section("projection", "Latent space", sections.projection),
+    Section("means", "Means of model and guide", spaces.means),
     Section("probes", "Labels from latents", spaces.probes),
     Section("interpolations", "Interpolations", written.interpolations),
     Section("traversals", "Traversals", spaces.traversals),
@@ -110,11 +112,13 @@ class Diagnoses:
         runs: one or more, in the order they were given.
         reference: the run that others are compared with: the first that has a density; None where fewer than two have.
         differences: of the NLL to the reference, `[N]` by run.
+        agreements: of runs that differ by their seed alone, one for each recipe with several.
     """
 
     runs: list[Diagnosis]
     reference: str | None
     differences: dict[str, np.ndarray]
+    agreements: list[SeedAgreement] = field(default_factory=list)
 
     @property
     def paired(self) -> dict[str, Difference]:
@@ -132,6 +136,14 @@ class Diagnoses:
         if self.reference is not None:
             made.add_row(f"NLL - {self.reference}, paired", *(str(self.paired.get(run.name, "")) for run in self.runs))
         return made
+
+    def agreement_lines(self) -> list[str]:
+        """What seeds agree on, a line each."""
+        return [
+            f"{', '.join(found.runs)}: {measure}: {value}"
+            for found in self.agreements
+            for measure, value in found.rows().items()
+        ]
 
 
 def diagnose(
@@ -161,6 +173,7 @@ def diagnose_runs(
     documents: int = 500,
     draws: int = 200,
     seed: int = 0,
+    seeds: Sequence[Collection[str]] = (),
     progress: bool | None = None,
 ) -> Diagnoses:
     """Diagnose runs of one corpus on the same documents.
@@ -168,6 +181,7 @@ def diagnose_runs(
     Args:
         runs: by name; the others are compared with the first that has a density.
         split, documents, draws, seed: see `diagnose`.
+        seeds: names of runs that differ by their seed alone, a group for each recipe; their agreement is measured.
         progress: show a bar; by default when standard error is a terminal.
 
     Raises:
@@ -177,7 +191,7 @@ def diagnose_runs(
         raise ValueError("a diagnosis wants a run")
     protocol = Protocol(split, documents, draws, seed)
     _refuse_different(runs)
-    found = []
+    found, subjects = [], {}
     with progress_bar(len(runs) * (len(SECTIONS) + 1), progress) as advance:
         for name, run in runs.items():
             whole: Split = getattr(run.corpus, split)
@@ -186,8 +200,18 @@ def diagnose_runs(
                 raise ValueError(
                     f"a diagnosis compares documents, and there is {len(rows)} in the {split} split: it wants {FEWEST}"
                 )
-            found.append(_one(Subject.of(name, run, whole, rows, protocol), advance))
-    return _paired(found)
+            subjects[name] = Subject.of(name, run, whole, rows, protocol)
+            found.append(_one(subjects[name], advance))
+    return replace(_paired(found), agreements=[_agreement(subjects, group) for group in seeds])
+
+
+def _agreement(subjects: Mapping[str, Subject], group: Collection[str]) -> SeedAgreement:
+    """Of runs of one recipe, in the order they were given."""
+    chosen = {name: subject for name, subject in subjects.items() if name in group}
+    return seed_agreement(
+        {name: subject.run.history for name, subject in chosen.items()},
+        {name: subject.posteriors for name, subject in chosen.items()},
+    )
 
 
 def _one(subject: Subject, advance: Callable[[str], None]) -> Diagnosis:

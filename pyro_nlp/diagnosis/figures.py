@@ -12,7 +12,8 @@ from pyro_nlp.diagnosis.spaces import Sensitivity
 from pyro_nlp.diagnosis.svg import LINE, MUTED, SERIES, Picture, picture
 from pyro_nlp.evaluation.calibration import Calibration, Uniformity
 from pyro_nlp.evaluation.gaps import InferenceGaps
-from pyro_nlp.evaluation.latent import Aggregate
+from pyro_nlp.evaluation.latent import Aggregate, MeanSpace
+from pyro_nlp.evaluation.plots import paint_mean_space
 
 MOST_POINTS = 1500
 """Points of a scatter; more are thinned."""
@@ -206,6 +207,26 @@ def latent_space(site: str, found: Projection) -> Picture:
     return picture(paint, alt, f"Posterior means of {site}, seen from where they spread most", height=2.9)
 
 
+def means(found: MeanSpace) -> list[Picture]:
+    """The model's posterior means against the guide's, a picture for each dimension; three and more are projected."""
+    shown = found if found.model.shape[1] <= 2 else found.projected()
+    made = []
+    for dimension in range(shown.model.shape[1]):
+
+        def paint(axis: Axes, dimension: int = dimension) -> None:
+            paint_mean_space(axis, shown, dimension, SERIES[0], MUTED)
+            axis.set(xlabel="mean of the model's p(z | x)", ylabel="mean of the guide's q(z | x)")
+
+        what = f"Dimension {dimension}" if shown is found else "Along the direction of most difference"
+        lag, spread = shown.lag[dimension], shown.model[:, dimension].std()
+        alt = (
+            f"Scatter of {len(shown.model)} documents: the guide's mean against the model's; root mean square distance "
+            f"from the diagonal {lag:.2f}; the model's means spread by {spread:.2f}."
+        )
+        made.append(picture(paint, alt, f"{what}: {lag:.2f} from the diagonal", height=3.4))
+    return made
+
+
 def _groups(labels: np.ndarray | None, names: Sequence[str], count: int) -> dict[str, np.ndarray]:
     """Masks by label, the most frequent nine first and the rest together."""
     if labels is None or not len(names):
@@ -249,7 +270,10 @@ def together(title: str, unit: str, lines: Mapping[str, Sequence[tuple[int, floa
             )
         axis.set(xlabel="step", ylabel=unit)
         axis.grid(axis="y", color=LINE)
-        axis.legend()
+        if len(lines) > 3:  # many names cover the lines
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, handlelength=1.4, columnspacing=1.2)
+        else:
+            axis.legend()
 
     ends = ", ".join(f"{name} ends at {points[-1][1]:.3g}" for name, points in lines.items())
     return picture(paint, f"{title} by step of {len(lines)} runs: {ends}.", f"{title} on the validation split")

@@ -103,7 +103,8 @@ def as_dict(found: Diagnoses) -> dict[str, Any]:
         values = plain(run)
         values["evaluation"] = plain(run.evaluation.as_dict())
         runs.append(values)
-    return {"reference": found.reference, "paired": paired, "runs": runs}
+    made = {"reference": found.reference, "paired": paired, "runs": runs}
+    return made | ({"agreements": plain(found.agreements)} if found.agreements else {})
 
 
 def plain(value: Any) -> Any:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
-from pyro_nlp.diagnosis.subject import LeftOut, Subject
+from pyro_nlp.diagnosis.subject import Subject, asked
 from pyro_nlp.evaluation.calibration import (
     Calibration,
     PredictiveCheck,
@@ -20,16 +18,6 @@ REFINEMENT, SAMPLES = Refinement(steps=100, rate=0.1, particles=2), 200
 SIMULATIONS, DRAWS, BINS = 100, 19, 10
 """Of calibration: documents dreamt, draws of the guide for each, bins of the histograms."""
 PERMUTATIONS = 499
-
-T = TypeVar("T")
-
-
-def asked(measure: Callable[[], T]) -> T:
-    """What a function of `evaluation` refuses, by a ValueError with a sentence, is left out for that reason."""
-    try:
-        return measure()
-    except ValueError as error:
-        raise LeftOut(str(error)) from None
 
 
 def gaps(subject: Subject) -> InferenceGaps:

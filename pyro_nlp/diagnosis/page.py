@@ -12,7 +12,7 @@ from pyro_nlp.diagnosis.diagnoses import Diagnoses
 from pyro_nlp.diagnosis.svg import Picture, with_ids
 from pyro_nlp.diagnosis.views import compared, shown
 
-TITLES = {"in use": "good", "collapsed": "bad", "point": "fair", "none": "fair"}
+TONES = {"in use": "good", "collapsed": "bad", "point": "fair", "none": "fair"}
 
 
 def page(found: Diagnoses) -> str:
@@ -35,7 +35,7 @@ def page(found: Diagnoses) -> str:
         runs=[(run, shown(run)) for run in found.runs],
         comparison=compared(found) if len(names) > 1 else [],
         reference=found.reference,
-        tones=TITLES,
+        tones=TONES,
     )
 
 

@@ -5,12 +5,14 @@ Each takes a `Subject`, and raises `LeftOut` with a sentence where it does not a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pyro_nlp.diagnosis.subject import LeftOut, Subject
+from pyro_nlp.diagnosis.subject import LeftOut, Subject, asked
+from pyro_nlp.evaluation.history import NATS, training_history
 from pyro_nlp.evaluation.importance import ImportanceSummary
 
 ACTIVE = 0.01
@@ -74,29 +76,38 @@ class Curve:
     validation: list[tuple[int, float]]
 
 
+SEVERAL = (
+    ("KL of", NATS, "site", "kl", "valid_kl"),
+    ("KL weight of", "", "site", "kl_weight", ""),
+    ("auxiliary loss", NATS, "term", "auxiliary", ""),
+    ("signal to noise of the gradient,", "", "module", "snr", ""),
+)
+"""Title, unit, dimension, and variables of `training_history`: of training and of validation."""
+
+
 def curves(subject: Subject) -> list[Curve]:
-    """Training as metrics.jsonl tells it: bound, KL, its weight, gradient norm, learning rate."""
-    history = subject.run.history
-    rows = {
-        "-bound": ("nats per document", "loss", "valid.loss"),
-        "reconstruction": ("nats per document", "reconstruction", "valid.reconstruction"),
-        "gradient norm": ("before clipping", "gradient_norm", ""),
-        "learning rate": ("", "learning_rate", ""),
-    }
-    sites = dict.fromkeys(key.removeprefix("kl.") for row in history for key in row if key.startswith("kl."))
-    for site in sites:
-        rows[f"KL of {site}"] = ("nats per document", f"kl.{site}", f"valid.kl.{site}")
-        rows[f"KL weight of {site}"] = ("", f"kl_weight.{site}", "")
-    found = [Curve(measure, unit, _points(history, a), _points(history, b)) for measure, (unit, a, b) in rows.items()]
-    found = [curve for curve in found if curve.training or curve.validation]
-    if not found:
-        raise LeftOut("metrics.jsonl holds no rows yet")
-    order = ("-bound", "reconstruction", "KL of", "KL weight", "gradient", "learning")
-    return sorted(found, key=lambda curve: next(i for i, start in enumerate(order) if curve.measure.startswith(start)))
+    """Training as metrics.jsonl tells it, by `training_history`."""
+    data = asked(lambda: training_history(subject.run.history))
+    found = [
+        Curve("-bound", NATS, _points(data, "bound", sign=-1), _points(data, "valid_bound", sign=-1)),
+        Curve("reconstruction", NATS, _points(data, "reconstruction"), _points(data, "valid_reconstruction")),
+    ]
+    for title, unit, dim, training, validation in SEVERAL:
+        for name in data[dim].values.tolist() if dim in data.coords else ():
+            at = {dim: name}
+            found.append(Curve(f"{title} {name}", unit, _points(data, training, at), _points(data, validation, at)))
+    found.append(Curve("gradient norm", "before clipping", _points(data, "gradient_norm"), []))
+    found.append(Curve("learning rate", "", _points(data, "learning_rate"), []))
+    return [curve for curve in found if curve.training or curve.validation]
 
 
-def _points(history: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
-    return [(int(row["step"]), float(row[key])) for row in history if isinstance(row.get(key), int | float)]
+def _points(data: Any, name: str, at: Mapping[str, str] | None = None, sign: int = 1) -> list[tuple[int, float]]:
+    """Steps and values of a variable where it was measured; none of one that never was."""
+    if name not in data:
+        return []
+    values = data[name].sel(at or {})
+    pairs = zip(values["step"].values.tolist(), values.values.tolist(), strict=True)
+    return [(step, sign * value) for step, value in pairs if np.isfinite(value)]
 
 
 @dataclass(frozen=True)

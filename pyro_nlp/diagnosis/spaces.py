@@ -8,14 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyro_nlp.data.splits import TextSplit
-from pyro_nlp.diagnosis.inferred import asked
-from pyro_nlp.diagnosis.subject import LeftOut, Subject
+from pyro_nlp.diagnosis.subject import LeftOut, Subject, asked
 from pyro_nlp.diagnosis.written import LONGEST, middling
 from pyro_nlp.evaluation import posteriors
-from pyro_nlp.evaluation.latent import Aggregate, Probe, aggregate, linear_probe, neighbours, sensitivity, traverse
+from pyro_nlp.evaluation.latent import (
+    Aggregate,
+    MeanSpace,
+    Probe,
+    aggregate,
+    linear_probe,
+    mean_space,
+    neighbours,
+    sensitivity,
+    traverse,
+)
 
 PROBED, DIRECTIONS, STARTS, STEPS, REACH, NEAREST = 2000, 4, 3, 7, 3.0, 3
 """Training documents of a probe; dimensions and documents of the traversals, their steps and reach; neighbours."""
+MEANS, GRID = 200, 200
+"""Documents of the mean space, and points of a grid along a dimension."""
 
 
 def aggregates(subject: Subject) -> dict[str, Aggregate]:
@@ -25,6 +36,20 @@ def aggregates(subject: Subject) -> dict[str, Aggregate]:
     if not found:
         raise LeftOut("no latent has a diagonal Gaussian posterior")
     return found
+
+
+def means(subject: Subject) -> MeanSpace:
+    """The model's posterior means beside the guide's: by a grid where one is cheap, else by weighted draws."""
+    guide, model, protocol = subject.dense_guide, subject.model, subject.protocol
+    widths = {name: posterior.mean.shape[1] for name, posterior in subject.posteriors.items()}
+    vectors = not isinstance(subject.split, TextSplit)
+    few = subject.few(MEANS).split
+    if set(widths.values()) == {1} or (vectors and set(widths.values()) == {2}):
+        try:
+            return mean_space(model, guide, few, GRID)
+        except ValueError:
+            pass  # a posterior too narrow or too far out for this grid; what nothing can be said of is refused below
+    return asked(lambda: mean_space(model, guide, few, draws=protocol.draws, seed=protocol.seed))
 
 
 @dataclass(frozen=True)

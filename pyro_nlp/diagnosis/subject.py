@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
@@ -32,6 +33,17 @@ from pyro_nlp.inference.fit import Run
 
 class LeftOut(Exception):  # noqa: N818 (no error: a section says why it is not there)
     """A section that does not apply to a run; the message says why."""
+
+
+T = TypeVar("T")
+
+
+def asked(measure: Callable[[], T]) -> T:
+    """What a function of `evaluation` refuses, by a ValueError with a sentence, is left out for that reason."""
+    try:
+        return measure()
+    except ValueError as error:
+        raise LeftOut(str(error)) from None
 
 
 @dataclass(frozen=True)

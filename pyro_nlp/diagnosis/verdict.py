@@ -77,10 +77,10 @@ def _doubts(sections: Mapping[str, Any]) -> list[str]:
     if (weights := sections.get("weights")) is not None:
         doubts += [_sentence(warning) for warning in weights.summary.warnings]
     if (gaps := sections.get("gaps")) is not None:
-        loss, family = gaps.amortisation.mean, gaps.approximation.mean
+        amortisation, approximation = gaps.amortisation.mean, gaps.approximation.mean
         for name, gap, cure in (
-            ("one network for all documents", loss, "train the guide longer, or give it a larger encoder"),
-            (f"the guide's family ({gaps.family})", family, "a richer family is worth trying"),
+            ("one network for all documents", amortisation, "train the guide longer, or give it a larger encoder"),
+            (f"the guide's family ({gaps.family})", approximation, "a richer family is worth trying"),
         ):
             if gap.mean > max(LOST, 3 * gap.standard_error):
                 doubts.append(f"The bound loses {_unsigned(gap)} nats by {name}: {cure}.")

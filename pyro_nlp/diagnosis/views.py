@@ -28,9 +28,10 @@ from pyro_nlp.diagnosis.sections import Curve, Dimensions, Documents, Projection
 from pyro_nlp.diagnosis.spaces import Sensitivity, Traversal
 from pyro_nlp.diagnosis.svg import Picture
 from pyro_nlp.diagnosis.written import Interpolation, Reconstruction
+from pyro_nlp.evaluation.agreement import SeedAgreement
 from pyro_nlp.evaluation.calibration import Calibration
 from pyro_nlp.evaluation.gaps import InferenceGaps
-from pyro_nlp.evaluation.latent import Aggregate, Probe
+from pyro_nlp.evaluation.latent import Aggregate, MeanSpace, Probe
 
 MOST_RANKS = 5
 """Histograms of ranks, the least uniform first."""
@@ -116,6 +117,16 @@ def _traversals(found: list[Traversal]) -> list[Block]:
 
 def _projection(found: Mapping[str, Projection]) -> list[Block]:
     return [Pictures([figures.latent_space(name, site) for name, site in found.items()])]
+
+
+def _means(found: MeanSpace) -> list[Block]:
+    unsure = found.pareto_k > 0.7
+    said = f"The model's means are by {'a grid' if found.method == 'grid' else found.method + ' of the guide'}."
+    if unsure.any():
+        said += (
+            f" {unsure.sum():,} of {len(unsure):,} documents have k-hat above 0.7 and are hollow: not to be believed."
+        )
+    return [Pictures(figures.means(found)), Words(said)]
 
 
 def _interpolations(found: list[Interpolation]) -> list[Block]:
@@ -216,6 +227,11 @@ VIEWS: dict[str, tuple[str, Callable[..., list[Block]]]] = {
         "Posterior means of all documents, along the two directions in which they differ most.",
         _projection,
     ),
+    "means": (
+        "Where the model's own posterior has its mean, and where the guide puts it. On the diagonal the guide has kept "
+        "up; off it inference lags behind. Where the model's means all are zero, the model itself has collapsed.",
+        _means,
+    ),
     "probes": (
         "Accuracy of a linear classifier of the labels, fitted to the latents of training documents and judged on "
         "these, beside always saying the commonest label.",
@@ -270,7 +286,23 @@ def compared(found: Diagnoses) -> list[Block]:
     pictures = _curves_together(found.runs)
     if found.reference is not None:
         pictures += [figures.differences(n, found.reference, values) for n, values in found.differences.items()]
-    return [*blocks, Pictures(pictures)] if pictures else blocks
+    blocks += [Pictures(pictures)] if pictures else []
+    for agreement in found.agreements:
+        blocks += _agreement(agreement)
+    return blocks
+
+
+def _agreement(found: SeedAgreement) -> list[Block]:
+    rows = [[Cell(measure), Cell(value)] for measure, value in found.rows().items()]
+    said = (
+        f"{', '.join(found.runs)} are one recipe by {len(found.runs)} seeds: what they do not agree on comes of the "
+        "seed and not of the data. At a similarity of one answers are equal but for turned axes and numbers of classes."
+    )
+    blocks: list[Block] = [Words(said), Grid("Agreement between seeds", ["measure", "value"], rows)]
+    for site, values in found.similarity.items():
+        table = [[Cell(name), *(number(v) for v in row)] for name, row in zip(found.runs, values, strict=True)]
+        blocks.append(Grid(f"{found.measure[site]} of {site} between seeds", ["run", *found.runs], table))
+    return blocks
 
 
 def _curves_together(runs: list[Diagnosis]) -> list[Picture]:
@@ -278,7 +310,8 @@ def _curves_together(runs: list[Diagnosis]) -> list[Picture]:
     units = {}
     for run in runs:
         for curve in run.sections.get("curves", ()):
-            pointless = run.evaluation.likelihood is None and curve.measure.startswith("KL of ")
+            # without a density there is neither a bound nor a KL that others could be held against
+            pointless = run.evaluation.likelihood is None and curve.measure.startswith(("-bound", "KL of "))
             if len(curve.validation) > 1 and not pointless:
                 lines.setdefault(curve.measure, {})[run.name] = curve.validation
                 units[curve.measure] = curve.unit

@@ -3,7 +3,7 @@
 ArviZ 0.x keeps groups of draws in an `InferenceData`, ArviZ 1.x in an `xarray.DataTree`; the groups themselves are
 xarray datasets in both, and the files are the same. Which one is made depends on what the installed ArviZ has, not on
 its version number. ArviZ 1.x needs Python 3.12 and is not exercised on 3.11: there the tests hide `InferenceData`, and
-so run the branch, but not ArviZ's own functions on its result.
+so run the branch, but not ArviZ's own functions on its result (they were tried by hand with 1.3).
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ def load() -> Any:
         warnings.simplefilter("ignore")
         import arviz
     return arviz
+
+
+def has_inference_data() -> bool:
+    """Whether the installed ArviZ has `InferenceData` of its own (0.x).
+
+    Asked of the module's dictionary: for the name as an attribute, 1.x gives `xarray.DataTree` and a warning.
+    """
+    return "InferenceData" in vars(load())
 
 
 def to_arviz(
@@ -65,9 +73,8 @@ def to_arviz(
 
 def tree(datasets: Mapping[str, Any]) -> Any:
     """Datasets by group, in what the installed ArviZ works with."""
-    arviz = load()
-    if hasattr(arviz, "InferenceData"):
-        return arviz.InferenceData(**datasets)
+    if has_inference_data():
+        return load().InferenceData(**datasets)
     import xarray
 
     return xarray.DataTree.from_dict(dict(datasets))
@@ -115,6 +122,52 @@ def _names(group: str, name: str, count: int, given: Sequence[str]) -> tuple[str
     rest = list(given)[: count - len(first)]
     rest += [f"{name}_dim_{i}" for i in range(count - len(first) - len(rest))]
     return (*first, *rest)
+
+
+def measured(
+    variables: Mapping[str, tuple[Sequence[str], Any, str]],
+    coords: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
+    attrs: Mapping[str, str | int | float] | None = None,
+) -> Any:
+    """An `xarray.Dataset` of measures: by name the dimensions, the values, and their unit, kept in `attrs["units"]`.
+
+    Dimensions without a coordinate in `coords` count from 0.
+    """
+    import xarray
+
+    arrays = {
+        name: (tuple(dims), np.asarray(values), {"units": unit}) for name, (dims, values, unit) in variables.items()
+    }
+    sizes = {dim: size for dims, values, _ in arrays.values() for dim, size in zip(dims, values.shape, strict=True)}
+    axes = {dim: np.arange(size) for dim, size in sizes.items()} | dict(coords or {})
+    return xarray.Dataset(arrays, coords=axes, attrs=dict(attrs or {}))
+
+
+def elpd_data(elpd: np.ndarray, lpd: np.ndarray, pareto_k: np.ndarray, draws: int, good_k: float) -> Any:
+    """Leave-one-out densities `[N]` as ArviZ's own `loo` gives them, for `compare`, `plot_khat` and `plot_elpd`.
+
+    The class of ArviZ 1.x is not exercised on Python 3.11, which it does not run on.
+    """
+    import xarray
+
+    axes = {"document": np.arange(len(elpd))}
+    by_document = xarray.DataArray(elpd, coords=axes, name="loo_i")
+    k = xarray.DataArray(pareto_k, coords=axes, name="pareto_shape")
+    total, error = float(elpd.sum()), float((len(elpd) * elpd.var()) ** 0.5)
+    values = [total, error, float((lpd - elpd).sum()), draws, len(elpd), bool((pareto_k > good_k).any())]
+    if has_inference_data():
+        from arviz.stats.stats_utils import ELPDData
+
+        names = ["elpd_loo", "se", "p_loo", "n_samples", "n_data_points", "warning", "loo_i", "pareto_k", "scale"]
+        return ELPDData([*values, by_document, k, "log", good_k], [*names, "good_k"])
+    from arviz_stats import utils  # type: ignore[import-not-found]
+
+    names = ["elpd", "se", "p", "n_samples", "n_data_points", "warning"]
+    rest: dict[str, Any] = {"scale": "log", "good_k": good_k, "elpd_i": by_document, "pareto_k": k}
+    made = getattr(utils, "ELPDDataLOO", None)  # before 1.3 one class served all kinds
+    if made is None:
+        made, rest = utils.ELPDData, rest | {"kind": "loo"}
+    return made(**dict(zip(names, values, strict=True)), **rest)
 
 
 def write_netcdf(data: Any, path: str | Path) -> None:

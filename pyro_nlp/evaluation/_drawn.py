@@ -16,6 +16,7 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import Batch, TextBatch
+from pyro_nlp.data.splits import Split
 from pyro_nlp.inference.sites import Scope, Site, in_documents, is_latent, is_subsample
 from pyro_nlp.inference.support import support
 from pyro_nlp.inference.terms import Terms, trace_guide, trace_model
@@ -39,6 +40,12 @@ class Drawn:
         return cls(
             cat([p.latents for p in parts]), cat([p.log_likelihood for p in parts]), cat([p.stats for p in parts])
         )
+
+
+def require_documents(split: Split) -> None:
+    """Raise ValueError if there is nothing to draw for."""
+    if len(split) == 0:
+        raise ValueError("the split has no documents")
 
 
 def portions(total: int, size: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from pyro_nlp.data.batches import BOS, EOS, Batch
 from pyro_nlp.data.splits import Split, TextSplit
+from pyro_nlp.evaluation._arviz import measured
+from pyro_nlp.evaluation._drawn import require_documents
 from pyro_nlp.evaluation.documents import as_float64, device_of, judging, require_density
 from pyro_nlp.evaluation.references import Given
 from pyro_nlp.evaluation.texts import as_split, sample_prior
@@ -72,6 +74,19 @@ class Calibration:
         """Of all quantities together: the smallest cumulative one, times their number."""
         return min(1.0, len(self.ranks) * min(found.ecdf for found in self.uniformity.values()))
 
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` over `quantity`: `rank` by `simulation`, `histogram` by `bin`, and the tests of each."""
+        tests = list(self.uniformity.values())
+        variables: dict[str, Any] = {
+            "rank": (("quantity", "simulation"), np.stack(list(self.ranks.values())), "draws"),
+            "histogram": (("quantity", "bin"), np.stack([test.histogram for test in tests]), "simulations"),
+        }
+        for name in ("chi_square", "ecdf", "shift", "spread"):
+            variables[name] = (("quantity",), [getattr(test, name) for test in tests], "1")
+        low, high = tests[0].band
+        about = {"draws": self.draws, "band_low": low, "band_high": high, "p_value": self.p_value}
+        return measured(variables, {"quantity": list(self.ranks)}, about)
+
     def rows(self) -> dict[str, str]:
         """Quantity and finding, as printed."""
         return {name: str(found) for name, found in self.uniformity.items()} | {"all": f"p {self.p_value:.3g}"}
@@ -104,13 +119,14 @@ def simulation_based_calibration(
         chunk: documents x draws decoded at once; bounds the memory.
 
     Raises:
-        ValueError: no guide, or one without density; no latents; numbers that do not fit.
+        ValueError: no guide, or one without density; no documents; no latents; numbers that do not fit.
     """
     if guide is None:
         raise ValueError(f"{type(model).__name__} was given without a guide: there is nothing to calibrate")
     if draws < 2 or bins < 2 or (draws + 1) % bins or simulations < 5 * bins:
         given = f"{draws} draws, {bins} bins, {simulations} simulations"
         raise ValueError(f"{given}: draws + 1 must be a multiple of 2 bins or more, and simulations 5 times the bins")
+    require_documents(split)
     parts: dict[str, list[np.ndarray]] = {}
     rng, size = np.random.default_rng(seed), max(1, chunk // draws)
     with judging(model, guide if isinstance(guide, nn.Module) else None, seed):
@@ -190,6 +206,13 @@ class PredictiveCheck:
         return f"{self.statistic}: {self.generated:.3f} for {self.held_out:.3f}, p {self.p_value:.3g}"
 
 
+def checks_to_xarray(checks: Sequence[PredictiveCheck]) -> Any:
+    """Predictive checks as an `xarray.Dataset` over `statistic`."""
+    names = ("generated", "held_out", "p_value")
+    variables = {name: (("statistic",), [getattr(check, name) for check in checks], "1") for name in names}
+    return measured(variables, {"statistic": [check.statistic for check in checks]})
+
+
 def predictive_checks(
     model: Any,
     split: Split,
@@ -221,7 +244,7 @@ def predictive_checks(
         raise ValueError(f"{min(count, len(split))} document cannot be compared: take at least 2, better 500")
     rng = np.random.default_rng(seed)
     held_out = split.take(rng.permutation(len(split))[:count])
-    options = {"method": "ancestral", "max_length": 2 * int(split.lengths.max())}
+    options: dict[str, Any] = {"method": "ancestral", "max_length": 2 * int(split.lengths.max())}
     if guide is None:
         written = as_split(sample_prior(model, held_out, len(held_out), seed=seed, **options))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
 from pyro_nlp.data.splits import Split
+from pyro_nlp.distributions.von_mises_fisher import VonMisesFisher, pairwise_log_density
 from pyro_nlp.evaluation.documents import as_float64, batches, judging, per_document
 from pyro_nlp.evaluation.likelihood import Difference, compare
 from pyro_nlp.inference.sites import SiteTerms
@@ -28,12 +29,15 @@ class Posteriors:
         scale: standard deviations of a diagonal Gaussian, `[N, D]`; None for other families.
         draw: one draw per document, `[N, D]`.
         classes: K, where z is made of D / K one-hot variables; else None.
+        concentration: kappa of a von Mises-Fisher distribution, whose mean direction is that of `mean`, `[N]`; None for
+            other families.
     """
 
     mean: np.ndarray
     scale: np.ndarray | None
     draw: np.ndarray
     classes: int | None = None
+    concentration: np.ndarray | None = None
 
     @property
     def units(self) -> int:
@@ -64,10 +68,19 @@ def posteriors(
                 parts = {"mean": site.q.mean[0].flatten(1), "draw": site.value[0].flatten(1)}
                 if _gaussian(site):
                     parts["scale"] = site.q.stddev[0]
+                elif isinstance(site.q, VonMisesFisher):
+                    parts["concentration"] = site.q.concentration.expand(1, len(rows))[0, :, None]
                 store = found.setdefault(name, {})
                 for part, value in parts.items():
                     store.setdefault(part, np.zeros((len(split), value.shape[-1])))[rows] = as_float64(value)
-    return {n: Posteriors(p["mean"], p.get("scale"), p["draw"], classes.get(n)) for n, p in found.items()}
+    return {
+        n: Posteriors(p["mean"], p.get("scale"), p["draw"], classes.get(n), _column(p.get("concentration")))
+        for n, p in found.items()
+    }
+
+
+def _column(values: np.ndarray | None) -> np.ndarray | None:
+    return None if values is None else values[:, 0]
 
 
 def _gaussian(site: SiteTerms) -> bool:
@@ -94,7 +107,7 @@ class MutualInformation:
         cap: log N; for one of K classes log K, if that is less.
         documents: N.
         minibatch: the estimate of He et al. 2019, against the aggregate of minibatches of `minibatch_size`; its cap
-            is log of that size. Given for comparison with the literature only.
+            is log of that size, or log K of a class, if that is less. Given for comparison with the literature only.
         minibatch_size: documents in such a minibatch.
     """
 
@@ -111,30 +124,58 @@ def mutual_information(
     """E[log q(z | x) - log q(z)] with q(z) = (1/N) sum_n q(z | x_n), by one draw per document.
 
     Of a one-hot class exactly: the entropy of q(c) minus the mean entropy of q(c | x). None where q is neither that nor
-    a diagonal Gaussian.
+    a diagonal Gaussian nor a von Mises-Fisher distribution: under a flow, say, every document's density at every other
+    document's draw would be a pass of its own.
 
     The minibatch form follows Hoffman and Johnson 2016 as coded by He et al. 2019: minus the entropy of q in closed
     form, minus log q(z) of the draw against the documents of its own minibatch.
     """
     if posterior.classes == posterior.mean.shape[1]:
         return _class_information(posterior.mean, minibatch_size, seed)
-    if posterior.scale is None:
+    density = _density(posterior)
+    if density is None:
         return None
-    mean, scale, draw = (torch.from_numpy(a) for a in (posterior.mean, posterior.scale, posterior.draw))
-    count = len(mean)
-    own = (-0.5 * ((draw - mean) / scale).square() - scale.log()).sum(-1) - _half_log_2pi(mean.shape[1])
-    aggregate = torch.cat(
-        [_log_density(draw[i : i + chunk], mean, scale).logsumexp(-1) for i in range(0, count, chunk)]
-    )
+    draw, count = torch.from_numpy(posterior.draw), len(posterior.draw)
+    everyone = torch.arange(count)
+    own = torch.cat([density.at(draw[rows], rows).diagonal() for rows in everyone.split(chunk)])
+    aggregate = torch.cat([density.at(z, everyone).logsumexp(-1) for z in draw.split(chunk)])
     whole = (own - aggregate).mean().item() + math.log(count)
 
     order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
     estimates = []
     for rows in order.split(minibatch_size):
-        negative_entropy = -(scale[rows].log() + 0.5).sum(-1).mean() - _half_log_2pi(mean.shape[1])
-        log_q = _log_density(draw[rows], mean[rows], scale[rows]).logsumexp(-1) - math.log(len(rows))
-        estimates.append((negative_entropy - log_q.mean()).item())
+        log_q = density.at(draw[rows], rows).logsumexp(-1) - math.log(len(rows))
+        estimates.append((density.negative_entropy[rows].mean() - log_q.mean()).item())
     return MutualInformation(whole, math.log(count), count, float(np.mean(estimates)), min(minibatch_size, count))
+
+
+@dataclass(frozen=True)
+class _Density:
+    """q(z | x_n) of all documents in a form that many points can be put into.
+
+    Attributes:
+        at: log q(z_i | x_j) of points `[I, D]` and document numbers `[J]`, `[I, J]`.
+        negative_entropy: E[log q(z | x_n)] in closed form, `[N]`.
+    """
+
+    at: Callable[[Tensor, Tensor], Tensor]
+    negative_entropy: Tensor
+
+
+def _density(posterior: Posteriors) -> _Density | None:
+    mean = torch.from_numpy(posterior.mean)
+    if posterior.scale is not None:
+        scale = torch.from_numpy(posterior.scale)
+        return _Density(
+            lambda z, rows: _log_density(z, mean[rows], scale[rows]),
+            -(scale.log() + 0.5).sum(-1) - _half_log_2pi(mean.shape[1]),
+        )
+    if posterior.concentration is not None:
+        kappa = torch.from_numpy(posterior.concentration)
+        loc = torch.nn.functional.normalize(mean, dim=-1)
+        q = VonMisesFisher(loc, kappa, validate_args=False)
+        return _Density(lambda z, rows: pairwise_log_density(z, loc[rows], kappa[rows]), -q.entropy())
+    return None
 
 
 def _class_information(probabilities: np.ndarray, minibatch_size: int, seed: int) -> MutualInformation:

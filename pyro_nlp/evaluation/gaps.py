@@ -20,6 +20,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from pyro_nlp.data.batches import Batch
 from pyro_nlp.data.splits import Split
+from pyro_nlp.evaluation._arviz import measured
+from pyro_nlp.evaluation._drawn import require_documents
 from pyro_nlp.evaluation.discrete import summable
 from pyro_nlp.evaluation.documents import as_float64, batches, require_density
 from pyro_nlp.evaluation.likelihood import Difference, Likelihood, compare, importance_nll
@@ -193,6 +195,18 @@ class InferenceGaps:
         """log p(x) - richer."""
         return self.log_evidence - self.richer if self.richer else None
 
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` over `document`: each estimate, its `_error`, and `progress` over `step`; nats."""
+        found = {name: getattr(self, name) for name in ("log_evidence", "amortised", "refined", "amortisation")}
+        found |= {"approximation": self.approximation}
+        if self.richer is not None:
+            found |= {"richer": self.richer, "richer_approximation": self.log_evidence - self.richer}
+        variables = {name: (("document",), estimate.value, "nats") for name, estimate in found.items()}
+        variables |= {f"{name}_error": (("document",), estimate.error, "nats") for name, estimate in found.items()}
+        variables["progress"] = (("step",), self.progress, "nats")
+        about = {"method": self.method, "family": self.family, "richer_family": self.richer_family or ""}
+        return measured(variables, attrs=about)
+
     def rows(self) -> dict[str, str]:
         """Measure and mean over documents, as printed."""
         rows = {f"log p(x), {self.method}": self.log_evidence, "ELBO of the guide": self.amortised}
@@ -234,11 +248,12 @@ def inference_gaps(
 
     Raises:
         NoDensityError: the guide is a point.
-        ValueError: no guide, no such family, too few samples, or latents that cannot be refined.
+        ValueError: no guide, no documents, no such family, too few samples, or latents that cannot be refined.
     """
     if samples < 2 or (log_evidence is not None and len(log_evidence.nll) != len(split)):
         given = f", log_evidence of {len(log_evidence.nll)} documents" if log_evidence else ""
         raise ValueError(f"{samples} samples of {len(split)} documents{given}: at least 2, and one log p(x) of each")
+    require_documents(split)
     summed = summable(model, guide, split).sites
     found: dict[str, np.ndarray] = {}
     progress, seeds = np.zeros(how.steps), np.random.default_rng(seed)

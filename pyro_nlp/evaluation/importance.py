@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from pyro_nlp.data.splits import Split
+from pyro_nlp.evaluation._arviz import measured
+from pyro_nlp.evaluation._drawn import require_documents
 from pyro_nlp.evaluation.discrete import summable
 from pyro_nlp.evaluation.documents import as_float64, judging
 from pyro_nlp.evaluation.likelihood import log_weights
@@ -63,8 +66,8 @@ def pareto_smooth(log_weights: np.ndarray, *, chunk: int = 2**20) -> Smoothed:
         ValueError: a weight is NaN or infinite, or the draws are too few.
     """
     draws, documents = log_weights.shape
-    _require_draws(draws)
-    _require_finite(log_weights, np.arange(documents))
+    require_draws(draws)
+    require_weights(log_weights, np.arange(documents))
     tail = math.ceil(min(draws / 5, 3 * math.sqrt(draws)))
     step = max(1, chunk // (2 * draws + 2 * tail * _grid(tail)))
     smoothed = np.empty((draws, documents))
@@ -75,12 +78,14 @@ def pareto_smooth(log_weights: np.ndarray, *, chunk: int = 2**20) -> Smoothed:
     return Smoothed(smoothed, k)
 
 
-def _require_draws(draws: int) -> None:
+def require_draws(draws: int) -> None:
+    """Raise ValueError if so few draws have no tail."""
     if draws < SMALLEST:
         raise ValueError(f"{draws} draws are too few to fit a tail: k-hat needs at least {SMALLEST}, better 500")
 
 
-def _require_finite(log_weights: np.ndarray, rows: np.ndarray, cause: str | None = None) -> None:
+def require_weights(log_weights: np.ndarray, rows: np.ndarray, cause: str | None = None) -> None:
+    """Raise ValueError if a log-weight `[draws, B]` is NaN or infinite, by its document; -inf is a weight of zero."""
     bad = np.isnan(log_weights) | (log_weights == np.inf)
     if bad.any():
         column = int(bad.any(0).argmax())
@@ -154,6 +159,14 @@ def _quantile(share: np.ndarray, shape: np.ndarray, scale: np.ndarray) -> np.nda
     small = np.abs(shape) < np.finfo(float).eps
     shape = np.where(small, 1.0, shape)
     return scale * np.where(small, exponential, np.expm1(shape * exponential) / shape)
+
+
+def good_k(draws: int) -> float:
+    """k-hat up to which S draws are enough: min(1 - 1 / log10(S), 0.7), and 0.7 where no draws are needed.
+
+    Vehtari et al. 2024 (JMLR 25, 72).
+    """
+    return min(1 - 1 / math.log10(draws), 0.7) if draws else 0.7
 
 
 def log_mean(log_weights: np.ndarray) -> np.ndarray:
@@ -243,7 +256,7 @@ class ImportanceDiagnostics:
 
     def summary(self) -> ImportanceSummary:
         """The distribution over documents: never one number for the joint, which the worst document would decide."""
-        threshold = min(1 - 1 / math.log10(self.draws), 0.7) if self.draws else 0.7
+        threshold = good_k(self.draws)
         return ImportanceSummary(
             documents=len(self.pareto_k),
             draws=self.draws,
@@ -254,6 +267,13 @@ class ImportanceDiagnostics:
             ess=_quantiles(self.ess),
             warnings=tuple(self._warnings(threshold)),
         )
+
+    def to_xarray(self) -> Any:
+        """The same as an `xarray.Dataset` over `document`, with units."""
+        units = {"pareto_k": "1", "ess": "draws", "ess_smoothed": "draws"}
+        names = ("pareto_k", "ess", "ess_smoothed", "nll", "nll_smoothed", "standard_error")
+        variables = {name: (("document",), getattr(self, name), units.get(name, "nats")) for name in names}
+        return measured(variables, attrs={"draws": self.draws})
 
     def _warnings(self, threshold: float) -> Iterator[str]:
         no_tail = np.isposinf(self.pareto_k)
@@ -314,8 +334,7 @@ def importance_diagnostics(
         NoDensityError: the guide is a point.
         ValueError: too few draws, no latents, or a weight that is not a number; names the document.
     """
-    if len(split) == 0:
-        raise ValueError("the split has no documents")
+    require_documents(split)
     summed = summable(model, guide, split)
     if summed.all and not summed.sites:
         raise ValueError(
@@ -324,14 +343,14 @@ def importance_diagnostics(
         )
     exact = guide is None or summed.all
     if not exact:
-        _require_draws(draws)
+        require_draws(draws)
     names = ("pareto_k", "ess", "ess_smoothed", "nll", "nll_smoothed", "standard_error")
     found = {name: np.zeros(len(split)) for name in names}
     with judging(model, guide, seed, precision):
         for rows, batch, drawn in log_weights(model, guide, split, draws, summed, batch_size, chunk):
             weights = as_float64(drawn)
             if np.isnan(weights).any() or np.isposinf(weights).any():
-                _require_finite(weights, rows, not_finite(model, guide, batch))
+                require_weights(weights, rows, not_finite(model, guide, batch))
             judged = _exact(weights) if exact else _judge(weights)
             for name, value in zip(names, judged, strict=True):
                 found[name][rows] = value

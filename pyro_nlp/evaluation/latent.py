@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from pyro_nlp.data.batches import TextBatch
 from pyro_nlp.data.splits import Split
+from pyro_nlp.evaluation._arviz import measured
+from pyro_nlp.evaluation._drawn import portions, require_documents
 from pyro_nlp.evaluation.collapse import Posteriors, _log_density
 from pyro_nlp.evaluation.documents import as_float64, batches, device_of, judging
 from pyro_nlp.evaluation.gaps import gaussian_of
+from pyro_nlp.evaluation.importance import pareto_smooth
 from pyro_nlp.evaluation.likelihood import Difference, compare
 from pyro_nlp.evaluation.references import differentiable, grid_posterior, posterior_of
 from pyro_nlp.evaluation.texts import codes
@@ -37,6 +40,12 @@ class Aggregate:
     mean: np.ndarray
     variance: np.ndarray
     divergence: Difference
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` over `latent`, and the divergence."""
+        found: dict[str, Any] = {"mean": (("latent",), self.mean, "1"), "variance": (("latent",), self.variance, "1")}
+        found["divergence"] = ((), self.divergence.mean, "nats")
+        return measured(found | {"divergence_error": ((), self.divergence.standard_error, "nats")})
 
 
 def aggregate(posterior: Posteriors, *, chunk: int = 512) -> Aggregate:
@@ -115,6 +124,12 @@ class Probe:
     majority: float
     classes: int
     documents: int
+
+    def to_xarray(self) -> Any:
+        """The three shares as an `xarray.Dataset` without dimensions."""
+        names = ("accuracy", "standard_error", "majority")
+        counts = {"classes": self.classes, "documents": self.documents}
+        return measured({name: ((), getattr(self, name), "1") for name in names}, attrs=counts)
 
     def __str__(self) -> str:
         return f"{self.accuracy:.3f} ± {self.standard_error:.3f}, majority {self.majority:.3f}"
@@ -215,6 +230,7 @@ def sensitivity(
         seed: of the draws.
         batch_size: documents taken together.
     """
+    require_documents(split)
     found = []
     with differentiable(model, guide, seed):
         for start in range(0, len(split), batch_size):
@@ -242,26 +258,93 @@ class MeanSpace:
     Attributes:
         model: E[z] under p(z | x), `[N, D]`.
         guide: E[z] under q(z | x), `[N, D]`.
+        error: standard error of `model`, zero by a grid, `[N, D]`.
+        pareto_k: of the weights that `model` is averaged with, `[N]`; -inf by a grid. Above 0.7 it is not to be
+            believed: what the guide has not reached is not in it.
+        method: how `model` was found.
     """
 
     model: np.ndarray
     guide: np.ndarray
+    error: np.ndarray
+    pareto_k: np.ndarray
+    method: str = "grid"
 
     @property
     def lag(self) -> np.ndarray:
         """Root mean square distance from the diagonal, `[D]`."""
         return np.sqrt(((self.guide - self.model) ** 2).mean(0))
 
+    def projected(self) -> MeanSpace:
+        """The same along the direction in which the means of both differ most, D = 1; zero stays where it was."""
+        means = np.concatenate([self.model, self.guide])
+        direction = np.linalg.svd(means - means.mean(0), full_matrices=False)[2][0]
+        direction = direction * np.sign(direction[np.abs(direction).argmax()])
+        model, guide = (mean @ direction[:, None] for mean in (self.model, self.guide))
+        error = np.sqrt(self.error**2 @ direction[:, None] ** 2)
+        return MeanSpace(model, guide, error, self.pareto_k, self.method)
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` over `document` and `latent`."""
+        variables: dict[str, Any] = {
+            name: (("document", "latent"), getattr(self, name), "1") for name in ("model", "guide", "error")
+        }
+        variables |= {"pareto_k": (("document",), self.pareto_k, "1"), "lag": (("latent",), self.lag, "1")}
+        return measured(variables, attrs={"method": self.method})
+
 
 def mean_space(
-    model: nn.Module, guide: nn.Module | None, split: Split, points: int = 200, reach: float = 6.0
+    model: nn.Module,
+    guide: nn.Module | None,
+    split: Split,
+    points: int = 200,
+    reach: float = 6.0,
+    *,
+    draws: int | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    chunk: int = 800,
 ) -> MeanSpace:
-    """Posterior means of a latent of one or two dimensions, the model's by `grid_posterior`."""
-    means = np.zeros((2, len(split), 0))
-    for rows, batch in batches(model, split, 8):
-        grid = grid_posterior(model, batch, None, points, reach)
-        with judging(model, guide, 0):
-            loc = gaussian_of(model, guide, batch, posterior_of(model, batch).summed)[2]
-        means = means if means.size else np.zeros((2, len(split), loc.shape[1]))
-        means[0, rows], means[1, rows] = grid.mean, as_float64(loc)
-    return MeanSpace(*means)
+    """Posterior means of one continuous latent, the model's by a grid or by weighted draws of the guide.
+
+    Args:
+        model: has one continuous latent; discrete ones are summed out.
+        guide: a Gaussian.
+        split: the documents.
+        points, reach: of `grid_posterior`, for one or two dimensions.
+        draws: in place of the grid, for any number of dimensions: Pareto-smoothed draws of the guide, at least 21.
+        seed, batch_size, chunk: of these draws, as in `importance_nll`.
+
+    Raises:
+        ValueError: no documents, no guide or one that is no Gaussian, other latents, too few draws or points, or a
+            weight that is not a number.
+    """
+    require_documents(split)
+    found: dict[str, np.ndarray] = {}
+    with judging(model, guide, seed):
+        for rows, batch in batches(model, split, batch_size):
+            summed = posterior_of(model, batch).summed
+            site, _, loc, _ = gaussian_of(model, guide, batch, summed)
+            parts = {"guide": as_float64(loc)}
+            if draws is None:
+                parts["model"] = grid_posterior(model, batch, None, points, reach).mean
+                parts |= {"error": np.zeros(loc.shape), "pareto_k": np.full(len(rows), -np.inf)}
+            else:
+                parts |= _weighted_means(model, guide, batch, site, summed, draws, max(1, chunk // len(rows)))
+            for name, value in parts.items():
+                found.setdefault(name, np.zeros((len(split), *value.shape[1:])))[rows] = value
+    return MeanSpace(**found, method="grid" if draws is None else f"{draws} weighted draws")
+
+
+def _weighted_means(
+    model: nn.Module, guide: Any, batch: Any, site: str, summed: tuple[str, ...], draws: int, size: int
+) -> dict[str, np.ndarray]:
+    """E[z] under p(z | x) by self-normalised importance sampling, its delta-method error, and k-hat."""
+    parts = [terms(model, guide, batch, particles=count, marginal=summed) for count in portions(draws, size)]
+    smoothed = pareto_smooth(np.concatenate([as_float64(part.log_weight) for part in parts]))
+    z = np.concatenate([as_float64(part.sites[site].value) for part in parts])
+    weight = np.exp(smoothed.log_weights - smoothed.log_weights.max(0))[..., None]
+    weight = weight / weight.sum(0)
+    mean = (weight * z).sum(0)
+    error = np.sqrt((weight**2 * (z - mean) ** 2).sum(0))
+    return {"model": mean, "error": error, "pareto_k": smoothed.pareto_k}

@@ -167,8 +167,12 @@ def log_weights(
 
 
 def perplexity(nll: np.ndarray, tokens: int) -> float:
-    """exp(total nats / total tokens); `tokens` counts the ends of sentence (`split.tokens`)."""
-    return math.exp(float(np.sum(nll)) / tokens)
+    """exp(total nats / total tokens); `tokens` counts the ends of sentence (`split.tokens`). Infinite where no float is
+    large enough."""
+    try:
+        return math.exp(float(np.sum(nll)) / tokens)
+    except OverflowError:
+        return math.inf
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,12 @@
-"""Pictures of a run: training curves and the latent space (layer: evaluation)."""
+"""Pictures of a run: training, the latent space, and posteriors side by side (layer: evaluation).
+
+Each is drawn from data that another function returns: `run.history` and `training_history`, `posteriors`, `mean_space`,
+`posterior_to_arviz` and `mcmc_to_arviz`.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +16,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pyro_nlp.evaluation._arviz import has_inference_data, load
 from pyro_nlp.evaluation.collapse import Posteriors
+from pyro_nlp.evaluation.latent import MeanSpace
 
 CURVES = ("loss", "reconstruction", "kl")
 
@@ -75,6 +82,124 @@ def latent_space(
         transform=axis.transAxes,
         fontsize=7,
     )
+    figure.savefig(path, dpi=130)
+
+
+TRAINING = {
+    "bound": ("bound", "valid_bound"),
+    "reconstruction": ("reconstruction", "valid_reconstruction"),
+    "KL": ("kl", "valid_kl"),
+    "KL weight": ("kl_weight",),
+    "gradient norm": ("gradient_norm",),
+    "signal to noise of the gradient": ("snr",),
+    "auxiliary losses": ("auxiliary",),
+}
+"""By title, variables of `training_history`: of training, and of validation."""
+STYLES: tuple[dict[str, Any], dict[str, Any]] = ({"linewidth": 0.9}, {"marker": "o", "markersize": 3})
+"""Of training, and of validation."""
+
+
+def training(history: Any, path: Path) -> None:
+    """All that `training_history` holds by step, one pair of axes a measure: training thin, validation with marks."""
+    shown = {title: names for title, names in TRAINING.items() if any(name in history for name in names)}
+    figure = Figure(figsize=(4 * min(len(shown), 3), 3 * -(-len(shown) // 3)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(-(-len(shown) // 3), min(len(shown), 3), squeeze=False).flat
+    for (title, names), axis in zip(shown.items(), axes, strict=False):
+        for style, name in zip(STYLES, names, strict=False):
+            if name in history:
+                _lines(axis, history[name], style, "validation" if name.startswith("valid") else "")
+        unit = history[next(name for name in names if name in history)].attrs["units"]
+        axis.set(title=title, xlabel="step", ylabel="" if unit == "1" else unit)
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=7)
+    for axis in axes:  # what is left of the last row
+        axis.set_axis_off()
+    figure.savefig(path, dpi=130)
+
+
+def _lines(axis: Any, values: Any, style: Mapping[str, Any], of: str) -> None:
+    """One variable by step; a line for each site, module or term, in the colour of its place."""
+    columns = values.transpose("step", ...).values.reshape(len(values["step"]), -1)
+    names = values[values.dims[1]].values.tolist() if values.ndim == 2 else [""]
+    for color, name, column in zip(_colors(len(names)), names, columns.T, strict=True):
+        known = np.isfinite(column)
+        label = " ".join(part for part in (name, of) if part)
+        axis.plot(values["step"].values[known], column[known], color=color, label=label or None, **style)
+
+
+def mean_space(found: MeanSpace, path: Path, title: str = "") -> None:
+    """The model's posterior mean against the guide's, a point a document; one pair of axes a dimension.
+
+    On the diagonal the guide has kept up; off it inference lags; along the vertical line in the middle the model has
+    collapsed (He et al. 2019, figure 1). Latents of three dimensions and more are projected. Hollow points are of
+    documents whose k-hat is above 0.7.
+    """
+    shown = found if found.model.shape[1] <= 2 else found.projected()
+    count = shown.model.shape[1]
+    figure = Figure(figsize=(4.6 * count, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for dimension, axis in enumerate(figure.subplots(1, count, squeeze=False)[0]):
+        paint_mean_space(axis, shown, dimension)
+        what = f"dimension {dimension}" if shown is found else "widest direction"
+        axis.set(title=f"{title}, {what}" if title else what, xlabel="mean of p(z | x)", ylabel="mean of q(z | x)")
+    figure.savefig(path, dpi=130)
+
+
+def paint_mean_space(
+    axis: Any, found: MeanSpace, dimension: int, color: str = "C0", line: str = "0.6", size: float = 9
+) -> None:
+    """One dimension of a mean space, with its diagonal, the same scale along both axes."""
+    model, guide, sure = found.model[:, dimension], found.guide[:, dimension], found.pareto_k <= 0.7
+    edge = 1.08 * max(float(np.abs(model).max()), float(np.abs(guide).max()), 0.1)
+    axis.plot([-edge, edge], [-edge, edge], color=line, linewidth=1, linestyle="--")
+    axis.axvline(0, color=line, linewidth=0.6)
+    axis.scatter(model[sure], guide[sure], s=size, color=color, linewidths=0, alpha=0.75)
+    axis.scatter(model[~sure], guide[~sure], s=size, facecolors="none", edgecolors=color, linewidths=0.7)
+    axis.set(xlim=(-edge, edge), ylim=(-edge, edge))
+    axis.set_aspect("equal")
+
+
+def forest(
+    draws: Mapping[str, Any], path: Path, site: str = "z", documents: Sequence[int] = range(5), hdi: float = 0.94
+) -> None:
+    """Intervals of a latent by document and dimension, the runs' under each other, by ArviZ's forest plot.
+
+    Args:
+        draws: by name, what `posterior_to_arviz` or `mcmc_to_arviz` gave for one model and split: draws of a guide and
+            of NUTS, say.
+        path: of the picture.
+        site: the latent.
+        documents: which of them.
+        hdi: probability of the longer interval; the shorter holds the quartiles.
+
+    Raises:
+        ValueError: no draws, or a run without this site or these documents.
+    """
+    if not draws:
+        raise ValueError("a forest plot wants draws of a run")
+    for name, data in draws.items():
+        have = data["posterior"]
+        if site not in have or not set(documents) <= set(have["document"].values.tolist()):
+            raise ValueError(f"{name} has no draws of '{site}' for documents {list(documents)}")
+    arviz, coords = load(), {"document": list(documents)}
+    if not has_inference_data():  # 1.x
+        made = arviz.plot_forest(
+            dict(draws), var_names=[site], coords=coords, combined=True, ci_kind="hdi", ci_probs=(0.5, hdi)
+        )
+        made.savefig(path)
+        return
+    rows = draws[next(iter(draws))]["posterior"][site].sel(coords).isel(chain=0, draw=0).size
+    figure = Figure(figsize=(6.4, 1.2 + 0.22 * rows * len(draws)), layout="constrained")
+    FigureCanvasAgg(figure)
+    options = {"var_names": [site], "coords": coords, "combined": True, "hdi_prob": hdi, "textsize": 8}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of ArviZ, on what its next version will do
+        axis = figure.subplots()
+        arviz.plot_forest(list(draws.values()), model_names=list(draws), ax=axis, show=False, **options)
+    if (legend := axis.get_legend()) is not None:  # of one run there is none
+        legend.set_loc("upper left")
+        legend.set_bbox_to_anchor((1, 1))
     figure.savefig(path, dpi=130)
 
 

@@ -5,7 +5,6 @@ Discrete latents beside the continuous ones are summed out; alone they need no r
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform, biject_to
 
 from pyro_nlp.data.batches import Batch
+from pyro_nlp.evaluation._arviz import load, measured
 from pyro_nlp.evaluation.documents import as_float64, device_of, judging
 from pyro_nlp.inference.sites import StructureError, in_documents, is_latent
 from pyro_nlp.inference.support import LIMIT, configurations
@@ -136,6 +136,24 @@ class GridPosterior:
     cell: np.ndarray
     error: np.ndarray
 
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` over `document`, `latent` and, along the grid, `cell`."""
+        moment, across = ("document", "latent"), ("document", "latent", "other")
+        variables: dict[str, Any] = {
+            "log_evidence": (("document",), self.log_evidence, "nats"),
+            "error": (("document",), self.error, "nats"),
+            "mean": (moment, self.mean, "1"),
+            "covariance": (across, self.covariance, "1"),
+            "grid": (
+                ("cell", *moment),
+                np.broadcast_to(self.grid, (*self.log_density.shape, self.grid.shape[-1])),
+                "1",
+            ),
+            "log_density": (("cell", "document"), self.log_density, "nats"),
+            "width": (moment, self.cell, "1"),
+        }
+        return measured(variables, attrs={"site": self.site})
+
     def draw(self, count: int, seed: int = 0) -> np.ndarray:
         """Independent draws of z given x, `[count, B, D]`: a cell by its mass, and a point of it at random."""
         rng = np.random.default_rng(seed)
@@ -226,6 +244,15 @@ class NutsPosterior:
     ess: Draws
     divergences: int
 
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset`: each site over `chain` and `draw`, and its `_rhat` and `_ess`."""
+        variables: dict[str, Any] = {}
+        for name, value in self.samples.items():
+            dims = tuple(f"{name}_dim_{i}" for i in range(value.ndim - 2))
+            variables[name] = (("chain", "draw", *dims), value, "1")
+            variables |= {f"{name}_rhat": (dims, self.rhat[name], "1"), f"{name}_ess": (dims, self.ess[name], "draws")}
+        return measured(variables, attrs={"divergences": self.divergences})
+
 
 def nuts_posterior(
     model: nn.Module,
@@ -286,9 +313,7 @@ def _chain(found: Posterior, to_support: dict[str, Transform], draws: int, warmu
 
 def _diagnostics(samples: Draws) -> tuple[Draws, Draws]:
     """R-hat and effective sample size of every number, `[*event]` by site."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of its 0.x, about its 1.x
-        import arviz
+    arviz = load()
     rhat, ess = {}, {}
     for name, value in samples.items():
         columns = value.reshape(*value.shape[:2], -1).transpose(2, 0, 1)

@@ -109,8 +109,8 @@ class Evaluation:
                 rows[f"mutual information of {name}, whole split"] = (
                     f"{mi.whole:.2f} (N {mi.documents:,}, cap {mi.cap:.2f})"
                 )
-                rows["... inside minibatches, as He et al. 2019"] = (
-                    f"{mi.minibatch:.2f} (N {mi.minibatch_size}, cap {math.log(mi.minibatch_size):.2f})"
+                rows[f"... of {name} inside minibatches, as He et al. 2019"] = (
+                    f"{mi.minibatch:.2f} (N {mi.minibatch_size}, cap {min(mi.cap, math.log(mi.minibatch_size)):.2f})"
                 )
         if self.shuffled_rise is not None:
             rows["NLL rise under shuffled z"] = str(self.shuffled_rise)

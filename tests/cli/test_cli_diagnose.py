@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from pyro_nlp.evaluation import read_netcdf
 from tests.cli.commands import CommandLine, contents, sentences
@@ -125,6 +127,41 @@ def test_what_cannot_be_diagnosed_is_one_line_and_nothing_is_written(
     few = () if {"--draws", "--documents"} & set(arguments) or status == 2 else FEW
     assert cli("diagnose", *arguments, *few, cwd=trained).failed(status).startswith(message)
     assert contents(trained) == before
+
+
+def test_runs_that_differ_by_their_seed_alone_are_asked_whether_they_agree(
+    cli: CommandLine, runs: Path, work: Path
+) -> None:
+    cli("train", "vae.yaml", "--seed", "1", "--out", "other", cwd=work).worked()
+    cli("train", "vae.yaml", "--seed", "1", "--training.epochs", "1", "--out", "shorter", cwd=work).worked()
+    printed = cli("diagnose", "vae", "other", "lm", "shorter", *FEW, cwd=work).worked()
+    lines = [line for line in printed.splitlines() if line.startswith("vae, other: ")]
+    found = json.loads((work / "diagnosis.json").read_text("utf-8"))
+    (agreement,) = found["agreements"]
+    assert agreement["runs"] == ["vae", "other"]
+    bounds = [max(-row["valid.loss"] for row in metrics(work / name)) for name in ("vae", "other")]
+    assert agreement["bounds"] == pytest.approx(bounds, rel=1e-12)
+    mean, deviation = sum(bounds) / 2, abs(bounds[0] - bounds[1]) / 2**0.5
+    assert lines[0] == f"vae, other: validation bound, 2 seeds: {mean:.2f}, standard deviation {deviation:.2f}"
+    assert re.search(r"linear CKA of z: [01]\.\d\d, from ", lines[-1])
+    assert "Agreement between seeds" in (work / "report.html").read_text("utf-8")
+    assert "agreements" not in json.loads(cli("diagnose", "vae", "shorter", "--json", *FEW, cwd=work).worked())
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """The rows with a validation bound."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return [row for row in rows if "valid.loss" in row]
+
+
+def test_weights_that_are_nan_name_a_document_and_the_site(cli: CommandLine, runs: Path) -> None:
+    weights = load_file(runs / "vae" / "guide.safetensors")
+    name = next(name for name in weights if "loc" in name)
+    save_file(weights | {name: torch.full_like(weights[name], torch.nan)}, runs / "vae" / "guide.safetensors")
+    before = contents(runs)
+    line = cli("diagnose", "vae", *FEW, cwd=runs).failed()
+    assert re.match(r"document \d+: 30 of 30 importance weights are NaN: .*'z'", line), line
+    assert contents(runs) == before
 
 
 def test_a_corpus_that_has_changed_is_named(cli: CommandLine, runs: Path) -> None:

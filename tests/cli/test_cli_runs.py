@@ -128,6 +128,34 @@ def test_text_is_generated_in_four_ways(cli: CommandLine, trained: Path) -> None
     assert written["interpolations"][-1] == "to    this old river leaves." and len(written["interpolations"]) == 6
 
 
+def test_analogies_are_drawn_between_three_sentences_of_the_users_or_of_the_test_split(
+    cli: CommandLine, trained: Path
+) -> None:
+    mine = ("the small cat sees a dog .", "this small cat sees a dog .", "The old river leaves.")
+    given = [word for sentence in mine for word in ("--sentence", sentence)]
+    (found,) = json.loads(cli("generate", "vae", "--what", "analogies", *given, "--json", cwd=trained).worked())[
+        "analogies"
+    ]
+    assert list(found) == ["sentence", "becomes", "as", "would become"]
+    assert (found["sentence"], found["as"]) == ("the small cat sees a dog.", "the old river leaves.")
+    assert set(found["would become"].replace(".", " ").split()) <= words(trained) | {"<unk>"}
+
+    # a is to itself as c is to its reconstruction
+    same = [word for sentence in (mine[0], mine[0], mine[2]) for word in ("--sentence", sentence)]
+    (found,) = json.loads(cli("generate", "vae", "--what", "analogies", *same, "--json", cwd=trained).worked())[
+        "analogies"
+    ]
+    again = ("generate", "vae", "--what", "reconstructions", "--sentence", mine[2], "--json")
+    (pair,) = json.loads(cli(*again, cwd=trained).worked())["reconstructions"]
+    assert found["would become"] == pair["reconstructed"]
+
+    printed = cli("generate", "autoencoder", "--what", "analogies", "--count", "2", cwd=trained).worked()
+    assert (
+        printed.startswith("\nanalogies\n") and printed.count("   would become  ") == printed.count("  becomes  ") == 2
+    )
+    assert "analogies" in cli("generate", "--help", cwd=trained).worked()
+
+
 @pytest.mark.parametrize("run", ["lm", "vae"])
 def test_missing_words_are_filled_in(cli: CommandLine, trained: Path, run: str) -> None:
     given = ("the _ cat sees a dog .", "this _ _ leaves .")

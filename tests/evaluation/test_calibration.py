@@ -21,6 +21,7 @@ from pyro_nlp.evaluation import NoDensityError, as_split, calibration, sample_pr
 from pyro_nlp.evaluation.calibration import (
     Calibration,
     _distances_of_uniform,
+    checks_to_xarray,
     predictive_checks,
     simulation_based_calibration,
 )
@@ -165,6 +166,16 @@ def test_the_band_is_binomial_and_bins_hold_all_ranks() -> None:
     assert stats.binom.sf(high, 300, 0.05) <= 0.005 < stats.binom.sf(high - 1, 300, 0.05)
 
 
+def test_the_data_of_calibration_are_by_quantity_and_simulation() -> None:
+    found = Calibration({"z[0]": np.arange(100).repeat(3), "log p(x | z)": np.zeros(300, int)}, 99, 20)
+    data = found.to_xarray()
+    assert data["rank"].dims == ("quantity", "simulation") and data.sizes["bin"] == 20
+    np.testing.assert_array_equal(data["rank"].sel(quantity="z[0]"), found.ranks["z[0]"])
+    np.testing.assert_array_equal(data["histogram"].sum("bin"), [300, 300])
+    assert float(data["ecdf"].sel(quantity="log p(x | z)")) == found.uniformity["log p(x | z)"].ecdf
+    assert data.attrs["draws"] == 99 and data.attrs["p_value"] == found.p_value
+
+
 def test_calibration_depends_on_the_seed_alone_and_leaves_no_trace() -> None:
     model, guide = vae()
     state = torch.get_rng_state()
@@ -191,6 +202,11 @@ def test_calibration_depends_on_the_seed_alone_and_leaves_no_trace() -> None:
 def test_what_cannot_be_calibrated_is_refused_in_a_line(make: Any, options: dict[str, int], message: str) -> None:
     with pytest.raises((ValueError, NoDensityError), match=message):
         simulation_based_calibration(*make(), text(4), **options)
+
+
+def test_nothing_can_be_dreamt_in_place_of_no_documents() -> None:
+    with pytest.raises(ValueError, match="^the split has no documents$"):
+        simulation_based_calibration(*vae(), text(3).take(np.array([], int)))
 
 
 # ---- predictive checks -----------------------------------------------------------------------------------------------
@@ -255,6 +271,13 @@ def test_sentences_written_from_their_documents_are_exchanged_in_pairs(monkeypat
     assert seen[0].shape == (20, 3)
     monkeypatch.undo()
     assert list(p_values(model, split, **options)) == NAMES
+
+
+def test_the_data_of_checks_are_by_statistic() -> None:
+    checks = predictive_checks(mixture()[0], text(20), 20, permutations=10)
+    data = checks_to_xarray(checks)
+    assert data["statistic"].values.tolist() == NAMES
+    assert float(data["held_out"].sel(statistic="length")) == checks[0].held_out
 
 
 def test_checks_depend_on_the_seed_alone() -> None:

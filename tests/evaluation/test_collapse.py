@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pyro
@@ -15,9 +16,13 @@ from torch import nn
 from pyro_nlp.data.batches import VectorBatch
 from pyro_nlp.data.splits import VectorSplit
 from pyro_nlp.data.toy import Ring as RingCorpus
+from pyro_nlp.distributions import VonMisesFisher
 from pyro_nlp.evaluation import Posteriors, active_units, mutual_information, posteriors, shuffled_rise
+from pyro_nlp.guides.von_mises_fisher import VonMisesFisherGuide
 from pyro_nlp.models.ring import Ring
-from tests.tiny import LATENT, autoencoder, ring, text, vae, whole
+from pyro_nlp.models.sentence_vae import SentenceVAE
+from pyro_nlp.nn import UniformSphere
+from tests.tiny import LATENT, VOCABULARY, autoencoder, decoder, encoder, ring, sharpen, text, vae, whole
 
 
 def random_posterior(count: int, dimensions: int, seed: int = 0, spread: float = 1.0) -> Posteriors:
@@ -210,3 +215,36 @@ def test_the_rise_depends_on_the_seed_alone_and_leaves_no_trace() -> None:
     first = shuffled_rise(model, guide, split, seed=2)
     assert torch.equal(state, torch.get_rng_state())
     assert first == shuffled_rise(model, guide, split, seed=2) != shuffled_rise(model, guide, split, seed=3)
+
+
+# ---- on the sphere -------------------------------------------------------------------------------------------------
+
+
+def test_mutual_information_on_the_sphere_equals_a_double_loop_over_documents() -> None:
+    torch.manual_seed(0)
+    model = sharpen(SentenceVAE(VOCABULARY, LATENT, decoder, UniformSphere))
+    guide = sharpen(VonMisesFisherGuide(VOCABULARY, LATENT, encoder, learn_concentration=True))
+    split = text(11)
+    posterior = posteriors(model, guide, split, batch_size=4)["z"]
+    with torch.no_grad():
+        q: Any = guide.posterior_of(guide.encoder(whole(split)))
+    assert posterior.concentration is not None and posterior.scale is None
+    np.testing.assert_allclose(posterior.concentration, q.concentration, rtol=1e-5)
+    np.testing.assert_allclose(posterior.mean, q.mean, atol=1e-6)
+    each = [VonMisesFisher(q.loc[n].double(), q.concentration[n].double(), validate_args=False) for n in range(11)]
+    log_q = np.array([[float(one.log_prob(z)) for one in each] for z in torch.from_numpy(posterior.draw)])
+    whole_ = (np.diag(log_q) - np.log(np.exp(log_q).mean(1))).mean()
+    for chunk in (1, 4, 512):
+        found = mutual_information(posterior, minibatch_size=11, chunk=chunk)
+        assert found is not None and 0 < found.whole < found.cap
+        # concentrations and directions were float32
+        assert found.whole == pytest.approx(whole_, rel=1e-4)
+        entropy = np.mean([float(one.entropy()) for one in each])
+        assert found.minibatch == pytest.approx(-entropy - np.log(np.exp(log_q).mean(1)).mean(), rel=1e-4)
+    assert active_units(posterior) == sum(np.var(posterior.mean[:, d], ddof=1) > 0.01 for d in range(LATENT))
+
+
+def test_posteriors_apart_on_the_sphere_tell_every_document() -> None:
+    mean = np.concatenate([np.eye(4), -np.eye(4)])
+    found = mutual_information(Posteriors(mean * 0.99, None, mean, concentration=np.full(8, 1e3)))
+    assert found is not None and found.whole == pytest.approx(math.log(8), abs=1e-9)

@@ -202,6 +202,18 @@ def test_a_class_beside_z_is_summed_out_if_the_guide_allows_it() -> None:
         inference_gaps(*styled(), text(4))
 
 
+def test_the_data_of_gaps_are_over_documents_in_nats() -> None:
+    model = LinearGaussian()
+    found = inference_gaps(model, GaussianFor(model, diagonal=True), model.split(4), how=Refinement(5), richer="full")
+    data = found.to_xarray()
+    assert data.sizes == {"document": 4, "step": 5} and data["progress"].dims == ("step",)
+    assert data.attrs == {"method": "grid", "family": "mean-field", "richer_family": "full"}
+    np.testing.assert_array_equal(data["approximation"], found.approximation.value)
+    np.testing.assert_array_equal(data["amortisation_error"], found.amortisation.error)
+    assert {variable.attrs["units"] for variable in data.data_vars.values()} == {"nats"}
+    assert {"richer", "richer_approximation"} <= set(data.data_vars)
+
+
 def test_one_document_has_gaps_and_no_error_of_their_mean() -> None:
     found = inference_gaps(*vae(), text(1), how=Refinement(5), samples=20)
     assert np.isfinite(found.amortisation.mean.mean) and np.isnan(found.amortisation.mean.standard_error)
@@ -226,6 +238,11 @@ def test_what_has_no_gaps_is_refused_in_a_line(make: Any, options: dict[str, Any
 def test_a_point_guide_has_no_gaps() -> None:
     with pytest.raises(NoDensityError, match="site 'z' has a point guide"):
         inference_gaps(*autoencoder(), text(4))
+
+
+def test_no_documents_have_no_gaps() -> None:
+    with pytest.raises(ValueError, match="^the split has no documents$"):
+        inference_gaps(*vae(), text(3).take(np.array([], int)))
 
 
 def test_the_evidence_of_other_documents_is_refused() -> None:

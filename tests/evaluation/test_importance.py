@@ -13,12 +13,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.nn import PyroModule
+from scipy import stats
 from torch import Tensor
 
 from pyro_nlp.data.splits import VectorSplit
 from pyro_nlp.data.toy import Ring as RingCorpus
 from pyro_nlp.evaluation import NoDensityError, importance_nll
-from pyro_nlp.evaluation._arviz import load
+from pyro_nlp.evaluation._arviz import has_inference_data, load
 from pyro_nlp.evaluation.importance import (
     SMALLEST,
     ImportanceDiagnostics,
@@ -28,6 +29,7 @@ from pyro_nlp.evaluation.importance import (
     pareto_smooth,
 )
 from pyro_nlp.models.ring import Ring
+from tests.evaluation.test_references import GaussianFor, LinearGaussian
 from tests.tiny import autoencoder, discrete, lm, mixture, parameters, same, styled, text, vae
 
 # ---- the smoothing -------------------------------------------------------------------------------------------------
@@ -40,7 +42,7 @@ def arviz_psislw(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Python 3.11, which it does not run on.
     """
     arviz = load()
-    if hasattr(arviz, "InferenceData"):
+    if has_inference_data():
         smoothed, k = arviz.psislw(log_weights.T.copy())
     else:
         from arviz_stats.base import array_stats
@@ -81,7 +83,7 @@ def test_weights_are_smoothed_as_by_arviz(kind: str, draws: int) -> None:
 
 @pytest.mark.parametrize("draws", [21, 22, 57, 500, 1001])
 def test_tails_of_any_size_are_those_of_arviz(draws: int) -> None:
-    if not hasattr(load(), "InferenceData"):
+    if not has_inference_data():
         pytest.skip("ArviZ 1.x rounds the size of the tail the other way")
     given = weights("heavy", draws)
     np.testing.assert_allclose(pareto_smooth(given).pareto_k, arviz_psislw(given)[1], atol=1e-11)
@@ -107,6 +109,75 @@ def test_the_shape_of_pareto_weights_is_found(shape: float) -> None:
     error = (1 + shape) / math.sqrt(tail)  # asymptotic, of the maximum likelihood estimate
     assert found.mean() == pytest.approx(prior, abs=0.2 * error + 4 * error / math.sqrt(documents))
     assert found.std() == pytest.approx(error * tail / (tail + 10), rel=0.25)
+
+
+# ---- Gaussians -------------------------------------------------------------------------------------------------------
+#
+# Draws z of N(0, s^2) for a target N(0, 1) in one dimension have the weight exp(c u^2 / 2), u = z / s, c = 1 - s^2.
+# P(w > t) = P(|u| > sqrt(2 log(t) / c)), which falls like t^(-1 / c) but for a root of log(t): the tail has k = c.
+# Where q is wider than the target, c < 0 and the weights are bounded. In two dimensions u^2 / 2 is exponential, and the
+# tail is exactly Pareto. With several scales the widest mismatch decides: a product's tail is that of its heaviest.
+
+
+def local_shape(c: float, share: float) -> float:
+    """k of the excesses above the threshold that `share` of the weights exceed: the slope of the reciprocal hazard.
+
+    With x the threshold of |u|, and m its hazard rate phi / Q: (1 / h) = c t x / m(x), by t.
+    """
+    x = stats.norm.isf(share / 2)
+    m = stats.norm.pdf(x) / stats.norm.sf(x)
+    return float(c * x / m + (1 / m) * (1 - x * (m - x)) / x)
+
+
+@pytest.mark.parametrize("scale", [0.45, 0.6, 0.8])
+def test_k_hat_of_a_narrow_gaussian_is_what_its_tail_has(scale: float) -> None:
+    draws, documents = 20_000, 60
+    u = np.random.default_rng(3).standard_normal((draws, documents))
+    c = 1 - scale**2
+    found = pareto_smooth(c * u**2 / 2).pareto_k
+    tail = math.ceil(3 * math.sqrt(draws))
+    error = (1 + c) / math.sqrt(tail * documents)
+    shrink = 10 * abs(0.5 - c) / (tail + 10)  # of the prior on k
+    # above the threshold the local shape rises from its value there to the limit c
+    assert local_shape(c, tail / draws) - 4 * error - shrink < found.mean() < c + 4 * error + shrink
+    assert local_shape(c, tail / draws) > 0.75 * c
+
+
+@pytest.mark.parametrize("scales", [(0.5, 0.5), (0.5, 0.95), (0.95, 0.5), (0.5, 3.0)])
+def test_the_narrowest_dimension_decides_the_tail(scales: tuple[float, float]) -> None:
+    u = np.random.default_rng(3).standard_normal((20_000, 60, 2))
+    log_weights = ((1 - np.array(scales) ** 2) * u**2 / 2).sum(-1)
+    one = pareto_smooth((1 - 0.25) * u[..., 0] ** 2 / 2).pareto_k.mean()
+    found = pareto_smooth(log_weights).pareto_k.mean()
+    error = 1.75 / math.sqrt(math.ceil(3 * math.sqrt(20_000)) * 60)
+    # a second dimension as narrow makes the tail exactly Pareto; another only changes the threshold that is passed
+    assert one - 6 * error < found < 0.75 + 6 * error if scales[1] < 1 else found < 0.75 + 6 * error
+
+
+@pytest.mark.parametrize("stretch", [0.5, 0.7, 0.9])
+def test_k_hat_of_a_model_whose_guide_is_narrow_all_round_is_one_less_its_share_of_the_variance(stretch: float) -> None:
+    model = LinearGaussian()
+    split, draws = model.split(40), 2000
+    found = importance_diagnostics(model, GaussianFor(model, stretch=stretch), split, draws, chunk=10**5).pareto_k
+    k, tail = 1 - stretch**2, math.ceil(3 * math.sqrt(draws))
+    wanted = (tail * k + 10 * 0.5) / (tail + 10)
+    error = (1 + k) / math.sqrt(tail)
+    # as for Pareto weights: the fit's own bias is below a fifth of its error
+    assert found.mean() == pytest.approx(wanted, abs=0.2 * error + 4 * error / math.sqrt(len(split)))
+
+
+def test_a_guide_that_is_too_wide_has_bounded_weights_and_a_negative_k_hat() -> None:
+    model = LinearGaussian()
+    found = importance_diagnostics(model, GaussianFor(model, stretch=1.5), model.split(20), 1000, chunk=10**5)
+    assert (found.pareto_k < 0).all() and not found.summary().warnings
+
+
+def test_a_guide_that_reaches_one_draw_of_the_posterior_says_so_and_not_a_number() -> None:
+    model = LinearGaussian(noise=1e-3)
+    found = importance_diagnostics(model, GaussianFor(model, prior=True), model.split(5), 200)
+    lost = np.isinf(found.pareto_k) & (found.ess < 5)
+    assert lost.all()  # weights e^-1000 and less beside the largest are zero
+    assert "5 of 5 documents (the first is 0) have fewer than 5 weights that count among 200" in str(found.summary())
 
 
 def test_smoothing_trades_a_little_bias_for_most_of_the_noise() -> None:
@@ -295,6 +366,18 @@ def test_a_model_whose_latents_are_summed_out_has_exact_weights(made: Any) -> No
         np.testing.assert_array_equal(found.nll, found.nll_smoothed)
         assert not found.standard_error.any() and not found.summary().warnings
         assert str(found.summary()) == "importance weights: exact, of 8 documents (k-hat -inf)"
+
+
+def test_the_data_say_their_dimensions_and_units() -> None:
+    found = importance_diagnostics(*vae(), text(5), 30)
+    data = found.to_xarray()
+    assert data.sizes == {"document": 5} and data.attrs == {"draws": 30}
+    assert {name: data[name].attrs["units"] for name in ("nll", "ess", "pareto_k")} == {
+        "nll": "nats",
+        "ess": "draws",
+        "pareto_k": "1",
+    }
+    np.testing.assert_array_equal(data["nll_smoothed"], found.nll_smoothed)
 
 
 def test_a_class_beside_a_code_is_summed_out() -> None:

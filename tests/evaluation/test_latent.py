@@ -15,7 +15,16 @@ from torch import Tensor
 
 from pyro_nlp.data.toy import Ring as RingCorpus
 from pyro_nlp.evaluation import Posteriors, codes, mutual_information, posteriors, reconstruct
-from pyro_nlp.evaluation.latent import _logistic, aggregate, linear_probe, mean_space, neighbours, sensitivity, traverse
+from pyro_nlp.evaluation.latent import (
+    MeanSpace,
+    _logistic,
+    aggregate,
+    linear_probe,
+    mean_space,
+    neighbours,
+    sensitivity,
+    traverse,
+)
 from pyro_nlp.evaluation.references import Given, posterior_of
 from pyro_nlp.inference import StructureError, terms
 from pyro_nlp.models.ring import Ring
@@ -221,6 +230,50 @@ def test_the_exact_posterior_does_not_lag() -> None:
     assert (mean_space(model, GaussianFor(model), model.split(9)).lag < 1e-5).all()
 
 
+def test_weighted_draws_have_the_means_of_the_closed_form() -> None:
+    model = LinearGaussian()
+    split = model.split(12)
+    found = mean_space(model, GaussianFor(model, stretch=1.3, shift=0.2), split, draws=2000, chunk=10**4)
+    exact = model.posterior(split.values).mean.numpy()
+    assert (np.abs(found.model - exact) < 5 * found.error).all() and (found.error > 0).all()
+    np.testing.assert_allclose(found.guide, exact + 0.2, atol=1e-6)
+    np.testing.assert_allclose(found.lag, 0.2, atol=5 * found.error.max())
+    assert found.method == "2000 weighted draws" and (found.pareto_k < 0.7).all()
+
+
+def test_many_dimensions_are_projected_on_the_one_that_differs_most() -> None:
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
+    along = np.linspace(-1, 2, 9)[:, None]
+    guide = along * turn[0] * [1.0]
+    found = MeanSpace(0.5 * guide, guide, np.full((9, 4), 0.1), np.zeros(9), "40 weighted draws").projected()
+    sign = np.sign(turn[0][np.abs(turn[0]).argmax()])
+    np.testing.assert_allclose(found.guide, sign * along, atol=1e-12)
+    np.testing.assert_allclose(found.model, 0.5 * sign * along, atol=1e-12)
+    np.testing.assert_allclose(found.error, 0.1, atol=1e-12)  # of a unit vector
+
+
+def test_text_of_three_dimensions_has_a_mean_space_by_draws() -> None:
+    found = mean_space(*vae(), text(6), draws=60, batch_size=4, chunk=100)
+    assert found.model.shape == found.guide.shape == found.error.shape == (6, 3) and found.pareto_k.shape == (6,)
+    again = mean_space(*vae(), text(6), draws=60, batch_size=4, chunk=100)
+    np.testing.assert_array_equal(found.model, again.model)
+    with pytest.raises(ValueError, match="^1 draws are too few to fit a tail"):
+        mean_space(*vae(), text(6), draws=1)
+
+
+def test_the_data_of_the_latent_space_have_named_dimensions() -> None:
+    found = mean_space(*vae(), text(6), draws=30).to_xarray()
+    assert found["model"].dims == ("document", "latent") and found.sizes == {"document": 6, "latent": 3}
+    assert found["lag"].dims == ("latent",) and found.attrs["method"] == "30 weighted draws"
+    whole_space = aggregate(drawn(np.zeros((5, 2)), np.ones((5, 2)))).to_xarray()
+    assert whole_space["variance"].dims == ("latent",) and whole_space["divergence"].attrs["units"] == "nats"
+    probe = linear_probe(*labelled(50, 0), *labelled(20, 1))
+    assert float(probe.to_xarray()["accuracy"]) == probe.accuracy and probe.to_xarray().attrs["documents"] == 20
+
+
+NOTHING = text(2).take(np.array([], int))
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +291,8 @@ def test_the_exact_posterior_does_not_lag() -> None:
         (lambda: traverse(*mixture(), whole(text(2)), 0), "'z' has 0 dimensions"),
         (lambda: traverse(lm(), None, whole(text(2)), 0), "'z' has 0 dimensions"),
         (lambda: traverse(*ring(), whole(RingCorpus(3).train), 0), r"Ring cannot write text: give it generate\(\)"),
+        (lambda: sensitivity(*vae(), NOTHING), "^the split has no documents$"),
+        (lambda: mean_space(*vae(), NOTHING, draws=30), "^the split has no documents$"),
         (lambda: sensitivity(lm(), None, text(2)), "SentenceLM has no continuous latent"),
         (lambda: mean_space(*vae(), text(2)), r"site 'z' has event shape \[3\]; a grid is for \[1\] or \[2\]"),
         (lambda: mean_space(Ring(0.5), None, RingCorpus(2, 0.5).train), "Ring was given without a guide"),

@@ -21,7 +21,7 @@ from pyro_nlp.data.splits import TextSplit, VectorSplit
 from pyro_nlp.data.toy import Ring as RingCorpus
 from pyro_nlp.data.vocabulary import Vocabulary
 from pyro_nlp.evaluation import NoDensityError, class_posteriors, importance_nll
-from pyro_nlp.evaluation._arviz import datasets, load, read_netcdf, to_arviz, write_netcdf
+from pyro_nlp.evaluation._arviz import datasets, has_inference_data, load, read_netcdf, to_arviz, write_netcdf
 from pyro_nlp.evaluation.importance import pareto_smooth
 from pyro_nlp.evaluation.posterior import mcmc_to_arviz, posterior_to_arviz
 from pyro_nlp.models.ring import Ring
@@ -288,6 +288,12 @@ def test_a_point_guide_and_a_model_without_latents_are_refused() -> None:
         posterior_to_arviz(lm(), None, text(4), 3)
 
 
+def test_one_draw_of_one_document_is_enough() -> None:
+    found = groups(posterior_to_arviz(*vae(), text(1), 1, prior_draws=1, predictive_draws=1))
+    assert found["posterior"]["z"].shape == (1, 1, 1, LATENT) and "pareto_k" not in found["sample_stats"]
+    np.testing.assert_array_equal(found["sample_stats"]["weight"], [[[1.0]]])
+
+
 def test_bad_numbers_and_labels_are_refused() -> None:
     given = TextSplit.from_sentences(sentences(4), labels=[0, 2, 1, 0])
     with pytest.raises(ValueError, match="^0 draws are too few: at least 1 is needed$"):
@@ -373,7 +379,7 @@ def test_draws_of_something_else_are_refused(
 @pytest.fixture(params=["as installed", "DataTree"])
 def container(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """ArviZ as it is, and without InferenceData: the branch of 1.x, which itself is not exercised on Python 3.11."""
-    if request.param == "DataTree" and hasattr(load(), "InferenceData"):
+    if request.param == "DataTree" and has_inference_data():
         monkeypatch.delattr(load(), "InferenceData")
     return str(request.param)
 
@@ -383,7 +389,7 @@ def test_groups_survive_netcdf_in_either_container(container: str, tmp_path: Pat
     given = TextSplit.from_sentences(sentences(6), labels=[0, 1, 2, -1, 0, 1])
     odd = Vocabulary([*(f"w{i}" for i in range(4, VOCABULARY - 3)), "naïve ✓", "nul\0", "half \ud800"])
     data = posterior_to_arviz(model, guide, given, 30, vocabulary=odd, labels=("a", "b", "ç"))
-    assert isinstance(data, xarray.DataTree) == (container == "DataTree" or not hasattr(load(), "InferenceData"))
+    assert isinstance(data, xarray.DataTree) == (container == "DataTree" or not has_inference_data())
     path = tmp_path / "posterior.nc"
     write_netcdf(data, path)
     again = read_netcdf(path)
@@ -395,6 +401,14 @@ def test_groups_survive_netcdf_in_either_container(container: str, tmp_path: Pat
     assert "✓" in "".join(after["prior_predictive"]["x_text"].values.flat)
     path.unlink()  # the file is closed
     assert after["posterior"]["class"].values.tolist() == ["a", "b", "ç"]
+
+
+def test_an_alias_for_the_tree_is_not_taken_for_arviz_of_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    arviz = load()
+    monkeypatch.delattr(arviz, "InferenceData", raising=False)
+    monkeypatch.setattr(arviz, "__getattr__", lambda name: xarray.DataTree, raising=False)  # as 1.3 answers
+    assert arviz.InferenceData is xarray.DataTree and not has_inference_data()
+    assert isinstance(to_arviz({"posterior": {"z": np.zeros((1, 2))}}), xarray.DataTree)
 
 
 def test_arviz_itself_reads_the_file_and_summarises_it(split: VectorSplit, tmp_path: Path) -> None:

@@ -178,6 +178,15 @@ def test_the_grid_of_a_linear_gaussian_model_is_the_closed_form(model: LinearGau
     assert found.error.max() < 1e-5  # far below a standard deviation, the midpoint rule is exact
 
 
+def test_the_data_of_a_grid_have_named_dimensions() -> None:
+    model = LinearGaussian()
+    found = grid_posterior(model, whole(model.split(3)), points=30)
+    data = found.to_xarray()
+    assert data.sizes == {"document": 3, "latent": 2, "other": 2, "cell": 900} and data.attrs == {"site": "z"}
+    mass = np.exp(data["log_density"]) * data["width"].prod("latent")
+    np.testing.assert_allclose((mass * data["grid"]).sum("cell").transpose("document", "latent"), found.mean, rtol=1e-6)
+
+
 def test_draws_from_a_grid_have_its_moments() -> None:
     model = LinearGaussian()
     found = grid_posterior(model, whole(model.split(3)), points=100)
@@ -260,6 +269,9 @@ def test_nuts_draws_from_the_posterior_of_a_linear_gaussian_model() -> None:
     deviation = exact.variance[0].sqrt().numpy()
     draws = found.samples["z"].reshape(-1, 2)
     assert (np.abs(draws.mean(0) - exact.mean[0].numpy()) < 4.5 * deviation / found.ess["z"] ** 0.5).all()
+    data = found.to_xarray()
+    assert data["z"].dims == ("chain", "draw", "z_dim_0") and data.attrs == {"divergences": 0}
+    np.testing.assert_array_equal(data["z_rhat"], found.rhat["z"])
     # a standard deviation is known to 1 / sqrt(2 n); squares mix more slowly than draws
     assert (np.abs(draws.std(0) / deviation - 1) < 4.5 / found.ess["z"] ** 0.5).all()
 

@@ -26,7 +26,7 @@ from pyro_nlp.evaluation import (
 )
 from pyro_nlp.evaluation.plots import curves, latent_space
 from pyro_nlp.evaluation.report import Latent
-from tests.tiny import LATENT, Vectors, autoencoder, lm, ring, text, vae
+from tests.tiny import CLASSES, LATENT, Vectors, autoencoder, lm, ring, styled, text, vae
 
 
 def test_every_measure_of_a_vae_is_what_its_own_function_gives() -> None:
@@ -52,6 +52,14 @@ def test_a_language_model_has_an_exact_likelihood_and_no_latents() -> None:
     assert found.latents == {} and found.shuffled_rise is None and not found.collapsed
     assert found.verdict == "no latent variables"
     assert "NLL, exact" in found.rows() and not any("KL" in name for name in found.rows())
+
+
+def test_the_information_of_each_latent_inside_minibatches_is_printed_with_its_own_cap() -> None:
+    (model, guide), split = styled(), text(60)
+    rows = evaluate(model, guide, split, samples=20).rows()
+    caps = {"c": math.log(CLASSES), "z": math.log(32)}  # a class of three cannot say more than that
+    for site, cap in caps.items():
+        assert f"(N 32, cap {cap:.2f})" in rows[f"... of {site} inside minibatches, as He et al. 2019"]
 
 
 def test_an_autoencoder_has_a_reconstruction_and_no_density() -> None:

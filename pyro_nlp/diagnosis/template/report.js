@@ -85,7 +85,12 @@
       trail.push([read(), seen()]);
       return { steps, trail };
     });
+    const pinned = all(".pinned").map((scroll) => {
+      scroll.scrollLeft = scroll.scrollWidth;
+      const edge = scroll.getBoundingClientRect().left + scroll.clientLeft;
+      return all("tr", scroll).every((row) => Math.abs(row.cells[0].getBoundingClientRect().left - edge) < 1);
+    });
     const wide = document.documentElement.scrollWidth > innerWidth;
-    document.documentElement.dataset.selftest = JSON.stringify({ sorted, stepped, wide, width: innerWidth });
+    document.documentElement.dataset.selftest = JSON.stringify({ sorted, stepped, pinned, wide, width: innerWidth });
   }
 })();
