@@ -2,9 +2,13 @@
 
 from pyro_nlp.data.batches import BOS, EOS, PAD, UNK, Batch, CountBatch, TextBatch, VectorBatch
 from pyro_nlp.data.corpus import Corpus, CorpusError
+from pyro_nlp.data.count_files import CountFile
+from pyro_nlp.data.counts import CountCorpus, CountSplit, Halves
 from pyro_nlp.data.docstrings import Docstrings
+from pyro_nlp.data.documents import DocstringDocuments
 from pyro_nlp.data.hub import HuggingFace
 from pyro_nlp.data.loading import plan, shard
+from pyro_nlp.data.newsgroups import TwentyNews
 from pyro_nlp.data.ptb import PTB
 from pyro_nlp.data.splits import Split, TextSplit, VectorSplit
 from pyro_nlp.data.text import Sentence, TextCorpus
@@ -13,7 +17,7 @@ from pyro_nlp.data.tokenise import detokenise
 from pyro_nlp.data.toy import Ring
 from pyro_nlp.data.treebanks import Treebank
 from pyro_nlp.data.trees import BracketedTrees
-from pyro_nlp.data.vocabulary import Vocabulary
+from pyro_nlp.data.vocabulary import Vocabulary, WordList
 
 __all__ = [
     "BOS",
@@ -26,7 +30,12 @@ __all__ = [
     "Corpus",
     "CorpusError",
     "CountBatch",
+    "CountCorpus",
+    "CountFile",
+    "CountSplit",
+    "DocstringDocuments",
     "Docstrings",
+    "Halves",
     "HuggingFace",
     "LabelledLines",
     "Ring",
@@ -37,9 +46,11 @@ __all__ = [
     "TextFile",
     "TextSplit",
     "Treebank",
+    "TwentyNews",
     "VectorBatch",
     "VectorSplit",
     "Vocabulary",
+    "WordList",
     "detokenise",
     "plan",
     "shard",

@@ -102,3 +102,54 @@ class Vocabulary:
     def __repr__(self) -> str:
         first = ", ".join(self._words[len(SPECIAL) : len(SPECIAL) + 4])
         return f"Vocabulary({len(self)} words: {first}, ...)"
+
+
+class WordList(Vocabulary):
+    """Words by id from 0, without special symbols: the vocabulary of bags of words.
+
+    A special form in `words` is a word like any other, and a word that is not in the list has no id.
+
+    Args:
+        words: by id; repeated words are refused with a ValueError.
+    """
+
+    def __init__(self, words: Iterable[str]):
+        self._words = tuple(words)
+        self._ids = _Ids(zip(self._words, range(len(self._words)), strict=True))
+        if len(self._ids) != len(self._words):
+            twice = next(word for word, count in Counter(self._words).items() if count > 1)
+            raise ValueError(f"the word {twice!r} occurs twice in the vocabulary; list each word once")
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, int], min_count: int = 1, max_size: int | None = None) -> WordList:
+        """Words seen at least `min_count` times, by falling count and then alphabetically, `max_size` at most."""
+        return cls([word for _, word in sorted((-n, word) for word, n in counts.items() if n >= min_count)][:max_size])
+
+    def encode(self, words: Sequence[str]) -> np.ndarray:
+        """Ids of those of the words that are in the list, int32; the others are left out."""
+        return np.fromiter(self.ids(words), np.int32)
+
+    def ids(self, words: Iterable[str]) -> Iterator[int]:
+        """The same lazily."""
+        return (self._ids[word] for word in words if word in self._ids)
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Words of the ids (array, tensor or list), all of them."""
+        return [self._words[int(i)] for i in ids]
+
+    @classmethod
+    def from_json(cls, text: str) -> WordList:
+        """The inverse of `to_json`; ValueError if the text is something else."""
+        words = json.loads(text)
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError("not a word list: expected a JSON list of strings")
+        return cls(words)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WordList) and self._words == other._words
+
+    def __hash__(self) -> int:
+        return hash((WordList, self._words))
+
+    def __repr__(self) -> str:
+        return f"WordList({len(self)} words: {', '.join(self._words[:4])}, ...)"

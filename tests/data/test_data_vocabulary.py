@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pyro_nlp.data import BOS, EOS, PAD, UNK, Vocabulary
+from pyro_nlp.data import BOS, EOS, PAD, UNK, Vocabulary, WordList
 
 
 def test_words_come_by_falling_count_and_then_alphabetically() -> None:
@@ -51,3 +51,38 @@ def test_other_json_is_refused(text: str) -> None:
 def test_a_repeated_word_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=re.escape("'b' occurs twice")):
         Vocabulary(["a", "b", "b"])
+
+
+def test_a_word_list_has_ids_from_zero_and_no_special_symbols() -> None:
+    words = WordList(["b", "<unk>", "</s>", "a"])
+    assert len(words) == 4 and words.words == ("b", "<unk>", "</s>", "a") and "<unk>" in words
+    assert words.decode(np.array([2, 0, 3, 0])) == ["</s>", "b", "a", "b"]
+    ids = words.encode(["a", "new", "b"])
+    assert ids.tolist() == [3, 0] and ids.dtype == np.int32 and len(words.encode(["new"])) == 0
+    assert repr(words) == "WordList(4 words: b, <unk>, </s>, a, ...)"
+
+
+def test_a_word_list_of_counts_is_as_long_as_its_bound() -> None:
+    counts = {"b": 2, "a": 2, "z": 5, "rare": 1, "<s>": 3}
+    assert WordList.from_counts(counts, min_count=2).words == ("z", "<s>", "a", "b")
+    assert WordList.from_counts(counts, max_size=1).words == ("z",)
+
+
+def test_a_word_list_survives_json_and_differs_from_a_vocabulary_of_the_same_entries() -> None:
+    words = WordList(["naïve", '"', "\n"])
+    again = WordList.from_json(words.to_json())
+    assert again == words and hash(again) == hash(words) and isinstance(again, WordList)
+    assert words != WordList(["naïve"])
+    vocabulary = Vocabulary(["a"])
+    assert WordList(vocabulary.words) != vocabulary and vocabulary != WordList(vocabulary.words)
+
+
+@pytest.mark.parametrize("text", ["{}", "[1, 2]", "3"])
+def test_json_that_is_no_list_of_words_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a word list"):
+        WordList.from_json(text)
+
+
+def test_a_repeated_word_of_a_word_list_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'b' occurs twice"):
+        WordList(["a", "b", "b"])
