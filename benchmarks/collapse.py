@@ -39,10 +39,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +47,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import RESULTS, Row, environment, row, save
+from benchmarks.rows import learnt, read, train, wide, write
 from pyro_nlp.data import TextSplit
 from pyro_nlp.evaluation import (
     as_split,
@@ -135,20 +133,6 @@ COLUMNS = {
 }
 
 
-def train(table: str, name: str, seed: int, runs: Path) -> Path:
-    """The run folder of one row, trained to its end."""
-    out = runs / f"{name}-{table}-{seed}"
-    command = [sys.executable, "-m", "pyro_nlp", "train"]
-    if (out / "checkpoint.pt").exists():
-        command += ["--resume", "--out", str(out)]
-    else:
-        sentences = SENTENCES[table]
-        cut = [] if sentences is None else [f"--corpus.sentences={sentences}"]
-        command += [f"collapse/{name}", f"--seed={seed}", *cut, "--out", str(out)]
-    subprocess.run(command, check=True)
-    return out
-
-
 def judge(table: str, name: str, seed: int, runs: Path) -> tuple[dict[str, Any], np.ndarray | None]:
     """The measures of one row, and its NLL by sentence; None where there is no density."""
     run, recipe = open_run(runs / f"{name}-{table}-{seed}")
@@ -181,24 +165,11 @@ def judge(table: str, name: str, seed: int, runs: Path) -> tuple[dict[str, Any],
         measures["PPL of samples"] = forward_perplexity(lm.model, written)
     if found.latents and run.guide is not None:
         measures["PPL of interpolants"] = interpolant_perplexity(run.model, run.guide, lm.model, test.take(order[:400]))
-    measures["valid -ELBO"] = min(entry["valid.loss"] for entry in run.history if "valid.loss" in entry)
     measures |= learnt(run.history)
     measures["words per second"] = run.words_per_second
     described = json.loads((runs / f"{name}-{table}-{seed}" / "environment.json").read_text(encoding="utf-8"))
     measures["environment"] = environment(corpus=recipe.corpus.name, fingerprint=described["fingerprint"])
     return measures, None if found.likelihood is None else found.likelihood.nll
-
-
-def learnt(history: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Epochs and seconds of training until the best validation bound, and epochs altogether."""
-    seconds, best, found = 0.0, 0.0, {"epochs to best": 0, "epochs": 0}
-    for entry in history:
-        seconds += entry.get("seconds", 0.0)
-        if "valid.loss" in entry:
-            found["epochs"] = entry["epoch"] + 1
-            if entry["best"]:
-                best, found["epochs to best"] = seconds, entry["epoch"] + 1
-    return found | {"seconds to best": best}
 
 
 def file(table: str, name: str, seed: int) -> Path:
@@ -211,17 +182,16 @@ def finish(table: str, name: str, seed: int, runs: Path) -> None:
     path = file(table, name, seed)
     if path.exists():
         return
-    train(table, name, seed, runs)
+    sentences = SENTENCES[table]
+    cut = [] if sentences is None else [f"--corpus.sentences={sentences}"]
+    train(f"collapse/{name}", runs / f"{name}-{table}-{seed}", [f"--seed={seed}", *cut])
     measures, nll = judge(table, name, seed, runs)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if nll is not None:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as temporary:
-            np.savez_compressed(temporary, nll=nll.astype(np.float32))
-        os.replace(temporary.name, path.with_suffix(".npz"))
-    temporary_path = path.with_suffix(".tmp")
-    temporary_path.write_text(json.dumps(measures, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary_path, path)
-    print(json.dumps({"row": name, "table": table} | measures), flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez_compressed(temporary, nll=nll.astype(np.float32))
+        os.replace(temporary, path.with_suffix(".npz"))
+    write(path, measures)
 
 
 def rows(table: str) -> Iterator[Row]:
@@ -230,7 +200,7 @@ def rows(table: str) -> Iterator[Row]:
         seeds = [seed for seed in SEEDS[table] if file(table, name, seed).exists()]
         if not seeds:
             continue
-        found = [json.loads(file(table, name, seed).read_text(encoding="utf-8")) for seed in seeds]
+        found = [read(file(table, name, seed)) for seed in seeds]
         differences = [against_language_model(table, name, seed) for seed in seeds]
         for measure, unit in COLUMNS.items():
             if measure == "minus LM":
@@ -268,30 +238,7 @@ def against_language_model(table: str, name: str, seed: int) -> tuple[float | No
 
 def markdown(found: list[Row]) -> str:
     """The rows as wide tables: a recipe a line."""
-    cells: dict[str, dict[str, dict[str, Row]]] = {}
-    for one in found:
-        table, name, measure = one["measure"].split(" | ")
-        cells.setdefault(table, {}).setdefault(name, {})[measure] = one
-    parts = []
-    for table, lines in cells.items():
-        heads = [f"{measure} ({unit})" if unit else measure for measure, unit in COLUMNS.items()]
-        text = [f"### {table}", "", f"| recipe | {' | '.join(heads)} | seeds |", "|---" * (len(heads) + 2) + "|"]
-        for name, measures in lines.items():
-            said = [_cell(measures.get(measure)) for measure in COLUMNS]
-            seeds = next(iter(measures.values()))["protocol"].removeprefix("seeds ")
-            text.append(f"| {name} | {' | '.join(said)} | {seeds} |")
-        parts.append("\n".join(text))
-    return "\n\n".join(parts)
-
-
-def _cell(found: Row | None) -> str:
-    if found is None:
-        return ""
-    value = found["value"]
-    digits = 2 if abs(value) < 1000 else 0
-    error = f" ± {found['standard_error']:.2f}" if found["standard_error"] else ""
-    reference = f" ({found['reference']})" if found["reference"] else ""
-    return f"{value:.{digits}f}{error}{reference}"
+    return wide(found, COLUMNS)
 
 
 def main() -> None:

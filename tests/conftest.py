@@ -118,6 +118,7 @@ def corpora() -> Path:
 
 LOUD = {
     CORPORA: ("TESTS ON PUBLISHED CORPORA", f"set {CORPORA} to the folder that holds ptb/ and the others"),
+    "gensim": ("COMPARISON WITH GENSIM", "pip install gensim"),
     "Chromium": ("TESTS OF THE REPORT IN A BROWSER", "install Chromium or Chrome"),
 }
 """By a word of the reason: what was skipped, and how to run it."""

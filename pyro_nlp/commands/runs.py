@@ -12,8 +12,9 @@ from pathlib import Path
 from pyro_nlp import recipe as recipes
 from pyro_nlp.commands.options import printed_config
 from pyro_nlp.commands.output import OUT
+from pyro_nlp.data.counts import CountCorpus
 from pyro_nlp.data.splits import TextSplit
-from pyro_nlp.evaluation import evaluate, plots, posteriors
+from pyro_nlp.evaluation import evaluate, evaluate_topics, is_topic_model, plots, posteriors
 from pyro_nlp.inference import Interrupted, RunFolder, fit
 from pyro_nlp.recipe_errors import RecipeError
 from pyro_nlp.recipe_strategies import find_strategy
@@ -82,6 +83,18 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         precision=options.precision,
         marginal=run.marginal,
     )
+    topics = None
+    if run.guide is not None and is_topic_model(run.model) and isinstance(loaded.corpus, CountCorpus):
+        topics = evaluate_topics(
+            run.model,
+            run.guide,
+            loaded.corpus,
+            options.split,
+            samples=options.samples,
+            seed=options.seed,
+            precision=options.precision,
+            likelihood=found.likelihood,
+        )
     protocol = {
         "split": options.split,
         "samples": options.samples,
@@ -89,9 +102,12 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         "precision": options.precision,
     }
     if options.json:
-        print(json.dumps({"run": str(options.run_folder), "protocol": protocol} | found.as_dict(), indent=2))
+        more = {} if topics is None else {"topics": topics.as_dict()}
+        print(json.dumps({"run": str(options.run_folder), "protocol": protocol} | found.as_dict() | more, indent=2))
         return
     OUT.print(found.table(f"{options.run_folder}, {options.split} split"), markup=False)
+    if topics is not None:
+        OUT.print(topics.table(f"topics, {options.split} split; NPMI in the train split"), markup=False)
     if run.guide is not None and isinstance(split, TextSplit):
         for name, posterior in posteriors(run.model, run.guide, split, marginal=run.marginal).items():
             path = Path(options.run_folder) / f"latent_{name}.png"

@@ -11,6 +11,7 @@ import numpy as np
 from rich.table import Table
 from torch import nn
 
+from pyro_nlp.data.counts import CountSplit
 from pyro_nlp.data.splits import Split, TextSplit
 from pyro_nlp.evaluation.collapse import (
     MutualInformation,
@@ -22,6 +23,7 @@ from pyro_nlp.evaluation.collapse import (
 from pyro_nlp.evaluation.discrete import exact_guide, summable
 from pyro_nlp.evaluation.documents import NoDensityError
 from pyro_nlp.evaluation.likelihood import Difference, Likelihood, elbo_terms, importance_nll, perplexity
+from pyro_nlp.evaluation.topics import perplexities
 from pyro_nlp.inference.training import Precision
 
 IGNORED = 0.1
@@ -43,12 +45,16 @@ class Evaluation:
     """What is known of a model and guide on one split. All in nats per document unless said otherwise.
 
     Attributes:
-        documents, tokens: size of the split; tokens count ends of sentence, 0 for data that are not text.
+        documents, tokens: size of the split; tokens count the ends of sentence, of which bags of words have none; 0 for
+            data that are not text.
         likelihood: exact or importance-weighted -log p(x) per document; None for a point guide ("no density").
         negative_elbo: one-draw bound; None for a point guide.
         reconstruction: -E_q[log p(x | z)].
         perplexity: exp(total nats / total tokens).
         shuffled_rise: what another document's z costs; None without latents.
+        perplexity_per_document: exp(mean nats per token of a document), of bags of words only; those without words are
+            left out.
+        ends_counted: whether tokens count ends of sentence.
     """
 
     documents: int
@@ -59,6 +65,8 @@ class Evaluation:
     perplexity: float | None
     shuffled_rise: Difference | None
     latents: dict[str, Latent] = field(default_factory=dict)
+    perplexity_per_document: float | None = None
+    ends_counted: bool = True
 
     @property
     def collapsed(self) -> bool:
@@ -90,7 +98,7 @@ class Evaluation:
         """Measure and value, as printed."""
         rows = {"documents": f"{self.documents:,}"}
         if self.tokens:
-            rows["tokens (ends of sentence counted)"] = f"{self.tokens:,}"
+            rows["tokens (ends of sentence counted)" if self.ends_counted else "tokens"] = f"{self.tokens:,}"
         if self.likelihood is None:
             rows["NLL"] = "no density (point guide)"
         else:
@@ -100,6 +108,8 @@ class Evaluation:
             rows["-ELBO, one draw"] = f"{self.negative_elbo:.2f}"
         if self.perplexity is not None:
             rows["perplexity"] = f"{self.perplexity:.2f}"
+        if self.perplexity_per_document is not None:
+            rows["perplexity, mean over documents"] = f"{self.perplexity_per_document:.2f}"
         rows["reconstruction"] = f"{self.reconstruction:.2f}"
         for name, site in self.latents.items():
             rows[f"KL of {name}"] = f"{site.kl:.2f}"
@@ -166,20 +176,27 @@ def evaluate(
         likelihood = importance_nll(model, guide, split, samples, seed=seed, precision=precision)
     except NoDensityError:
         likelihood = None
-    tokens = split.tokens if isinstance(split, TextSplit) else 0
+    tokens = split.tokens if isinstance(split, TextSplit | CountSplit) else 0
     latents, rise = {}, None
     if guide is not None and terms.kl:
         for name, posterior in posteriors(model, guide, split, seed=seed, marginal=marginal).items():
             information = mutual_information(posterior, seed=seed)
             latents[name] = Latent(float(terms.kl[name].mean()), active_units(posterior), posterior.units, information)
         rise = shuffled_rise(model, guide, split, seed=seed, marginal=marginal)
+    per_corpus = per_document = None
+    if likelihood is not None and tokens:
+        per_corpus = perplexity(likelihood.nll, tokens)
+        if isinstance(split, CountSplit):
+            per_corpus, per_document = perplexities(likelihood.nll, split.sizes)
     return Evaluation(
         documents=len(split),
         tokens=tokens,
         likelihood=likelihood,
         negative_elbo=None if likelihood is None else float(-np.mean(terms.elbo)),
         reconstruction=float(-terms.log_likelihood.mean()),
-        perplexity=perplexity(likelihood.nll, tokens) if likelihood is not None and tokens else None,
+        perplexity=per_corpus,
         shuffled_rise=rise,
         latents=latents,
+        perplexity_per_document=per_document,
+        ends_counted=not isinstance(split, CountSplit),
     )

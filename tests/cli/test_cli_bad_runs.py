@@ -174,7 +174,7 @@ class Breaking(SentenceVAE):
 
     def forward(self, batch):
         with batch.documents():
-            z = pyro.sample("z", dist.Normal(self.zero, 1.0).expand([self.latent]).to_event(1))
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0).expand([self.latent]).to_event(1))
             states = self.decoder(z, batch.inputs)
             self.passes += torch.is_grad_enabled() and self.training
             if self.passes > 12:
