@@ -1,4 +1,4 @@
-"""`pyro-nlp generate`: samples, reconstructions, interpolations, analogies, filled blanks (layer: cli)."""
+"""`pyro-nlp generate`: sentences of all kinds, or the topics of a model of documents (layer: cli)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from pyro_nlp import recipe as recipes
+from pyro_nlp.commands import topics as topic_kinds
 from pyro_nlp.commands.options import positive, temperature, two_or_more
 from pyro_nlp.commands.output import OUT
 from pyro_nlp.data.batches import TextBatch
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.tokenise import detokenise
-from pyro_nlp.evaluation import analogy, impute, interpolate, reconstruct, sample_prior
+from pyro_nlp.evaluation import analogy, impute, interpolate, is_topic_model, reconstruct, sample_prior
 from pyro_nlp.inference.fit import Run
 from pyro_nlp.nn import BLANK
 
@@ -25,8 +26,9 @@ def generate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("run_folder", metavar="RUN")
     made.add_argument(
         "--what",
-        choices=("samples", "reconstructions", "interpolations", "analogies", "imputations"),
-        help="by default samples, reconstructions and interpolations; analogies: a is to b as c is to what is written",
+        choices=("samples", "reconstructions", "interpolations", "analogies", "imputations", *topic_kinds.KINDS),
+        help="by default samples, reconstructions and interpolations, or topics of a model of documents; analogies: a "
+        "is to b as c is to what is written; nearest: the documents with most of each topic",
     )
     made.add_argument(
         "--sentence",
@@ -36,7 +38,8 @@ def generate_options(made: argparse.ArgumentParser) -> None:
         help="in place of test sentences; repeat it: two for interpolations, three for each analogy; "
         "`_` is a blank for imputations",
     )
-    made.add_argument("--count", type=positive, default=5, help="how many")
+    made.add_argument("--count", type=positive, help="how many; by default 5, and all topics")
+    made.add_argument("--words", type=positive, default=10, help="of a topic")
     made.add_argument(
         "--method",
         choices=("ancestral", "greedy", "beam"),
@@ -52,13 +55,9 @@ def generate_options(made: argparse.ArgumentParser) -> None:
 def generate(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """`pyro-nlp generate RUN`"""
     run, loaded = recipes.open_run(options.run_folder)
-    if not hasattr(run.model, "generate"):
-        raise ValueError(f"{type(run.model).__name__} does not write text")
-    latent = run.guide is not None
-    default = ["samples", "reconstructions", "interpolations"] if latent else ["samples"]
-    what = [options.what] if options.what else default
-    if not latent and set(what) & {"reconstructions", "interpolations", "analogies"}:
-        raise ValueError(f"{type(run.model).__name__} has no latents: it writes samples and imputations")
+    what = _kinds(options, run)
+    if options.count is None and not is_topic_model(run.model):
+        options.count = 5
     found = {kind: _WRITERS[kind](options, run, loaded.corpus) for kind in what}
     if options.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
@@ -71,6 +70,24 @@ def generate(options: argparse.Namespace, overrides: Sequence[str]) -> None:
                 markup=False,
                 highlight=False,
             )
+
+
+def _kinds(options: argparse.Namespace, run: Run) -> list[str]:
+    """What is asked for, or what there is by default, of what the model can."""
+    name, latent, asked = type(run.model).__name__, run.guide is not None, options.what
+    if is_topic_model(run.model):
+        if asked and asked not in topic_kinds.KINDS:
+            raise ValueError(
+                f"{name} is a model of bags of words, which have no order: it has topics and nearest documents"
+            )
+        return [asked or "topics"]
+    if not hasattr(run.model, "generate"):
+        raise ValueError(f"{name} does not write text")
+    if asked in topic_kinds.KINDS:
+        raise ValueError(f"{name} has no topics: it writes sentences")
+    if not latent and asked in ("reconstructions", "interpolations", "analogies"):
+        raise ValueError(f"{name} has no latents: it writes samples and imputations")
+    return [asked] if asked else ["samples", "reconstructions", "interpolations"] if latent else ["samples"]
 
 
 def _sentences(options: argparse.Namespace, corpus: Any, count: int) -> list[list[int]]:
@@ -155,6 +172,8 @@ def _imputations(options: argparse.Namespace, run: Run, corpus: Any) -> list[dic
 
 
 _WRITERS: dict[str, Callable[..., Any]] = {
+    "topics": topic_kinds.topics,
+    "nearest": topic_kinds.nearest,
     "samples": _samples,
     "reconstructions": _reconstructions,
     "interpolations": _interpolations,
