@@ -27,7 +27,8 @@ counts of a few long documents drove its guide's variance out of all bounds) mad
 log(1 + count) as the other recipes do, which on the second preparation's validation documents was no worse (660.4
 against 662.3 nats). The recipe of `nvdm` was judged on test once before, at seed 0 (832.4). `etm`
 was judged once with an encoder of two layers over shares of words (test bound 1070.9 on the first preparation, 25
-topics distinct); encoder, schedule and the spread of its first topics were then chosen on validation documents among four.
+topics distinct); encoder, schedule and the spread of its first topics were then chosen among four on validation
+documents.
 
 NPMI against other documents is another number: the training documents reward topics for what a model has seen.
 
