@@ -1,6 +1,7 @@
 """What a decoder costs: words learnt from in a second, and sentences judged in a second.
 
-Protocol, fixed before looking: two threads, nothing else on the machine, bf16, glibc's allocator as it comes. Sentence
+Protocol, fixed before looking: two threads, bf16, glibc's allocator as it comes; long jobs were stopped for the time,
+short ones beside it cannot be excluded. Sentence
 VAEs that differ in the decoder alone: Penn Treebank, vocabulary 10,002, embeddings and width 256, z 32, an LSTM as the
 encoder, no dropout, everything else of a decoder as it is by default (the Transformer: 3 blocks, 8 heads, feed-forward
 1,024). Without PYRO_NLP_DATA the sentences are made up, of like lengths and vocabulary; the rows name the corpus.

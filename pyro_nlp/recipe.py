@@ -11,6 +11,7 @@ import json
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,11 @@ def read(
     content = _content(path)
     if strategy is not None:
         content["strategy"] = (content.get("strategy") or {}) | read_strategy(strategy)
-    for folder in (path.parent.resolve(), Path(origin(path)).parent.resolve(), Path.cwd()):
+    source = Path(origin(path))
+    if source.is_file() and source.resolve() != path.resolve():
+        with suppress(RecipeError):
+            _content(source)  # for the folders it and its bases stand in
+    for folder in (path.parent.resolve(), source.parent.resolve(), Path.cwd()):
         if str(folder) not in sys.path:
             sys.path.append(str(folder))  # a user's own classes, by dotted path
     stated = _take_sizes(content)
@@ -183,6 +188,8 @@ def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
+        if isinstance(old, str) and isinstance(value, dict) and "init_args" in value:
+            old = {"class_path": old}  # a class without arguments may be named by itself
         another = not (isinstance(value, dict) and isinstance(old, dict)) or (
             "class_path" in value and value["class_path"] != old.get("class_path")
         )
@@ -195,11 +202,13 @@ def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe has the keys {', '.join(SECTIONS)}")
+    if str(path.parent.resolve()) not in sys.path:
+        sys.path.append(str(path.parent.resolve()))  # a user's own classes, by dotted path
     below = content.pop("base", None)
     if below is not None:
-        if path in above:
+        if path.resolve() in above:
             raise RecipeError(f"{path.name}: its base is built on itself")
-        content = _over(_content(_base(below, path), (*above, path)), content)
+        content = _over(_content(_base(below, path), (*above, path.resolve())), content)
     resolved = path.read_text(encoding="utf-8").startswith(_ORIGIN)
     if resolved and (missing := next((key for key in SECTIONS if key not in content), None)):
         raise RecipeError(f"{path} is damaged: it ends before '{missing}'")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pyro_nlp.data.batches import BOS, Batch, TextBatch, drop_words
 from pyro_nlp.distributions import WordSequence
+from pyro_nlp.inference.bounds import ELBO
 from pyro_nlp.inference.schedules import Schedule
 from pyro_nlp.inference.terms import Terms, terms
 
@@ -96,6 +97,8 @@ class Fraternal(Auxiliary):
     def refuse(self, objective: Objective, terms: Terms, batch: Batch) -> str | None:
         if not isinstance(batch, TextBatch) or _words(terms) is None:
             return "it compares the states of a WordSequence, and the model has none"
+        if not isinstance(objective.strategy.bound, ELBO):
+            return "it takes the mean of two readings, which is that of the ELBO alone: use bound=ELBO()"
         if max(objective.rows.values(), default=1) > 1 or objective.marginal:
             return "it reads one draw of the latents twice, and this strategy draws tables: use Pathwise()"
         return None

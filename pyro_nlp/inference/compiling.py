@@ -65,7 +65,7 @@ def refuse_modules(model: Any, guide: Any) -> None:
 def meet(model: Any, guide: Any) -> None:
     """Let a model see the guide whose answers its prior is made of, if it is of that kind (a VampPrior)."""
     if guide is not None and hasattr(model, "meet"):
-        model.meet(guide)
+        model.meet(getattr(guide, "amortised", guide))  # of a refined guide, where it begins
 
 
 def refuse_turns(objective: Objective) -> None:

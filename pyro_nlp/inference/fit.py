@@ -115,6 +115,11 @@ def fit(
         objective = strategy.compile(model, guide, first)
         loop = Loop(objective, corpus, training, seed, rank, world)
         _refuse_decoders(model, corpus)
+        if training.epochs <= strategy.updates.first:
+            raise StructureError(
+                f"{strategy.updates} prepares for {strategy.updates.first} epochs, and training has {training.epochs}: "
+                "give it more"
+            )
         if rank == 0:
             _warn_of_lengths(strategy, training, len(loop.order))
         if folder and resume:
@@ -190,9 +195,9 @@ def _train(
                             "training was interrupted"
                             + (f"; go on with --resume --out {folder.path}" if folder else "")
                         )
+                loop.objective.strategy.updates.after_epoch(loop)
                 bound = loop.validate()
             best = loop.judge(bound["loss"])
-            loop.objective.strategy.updates.after_epoch(loop)
             row = {"step": int(loop.objective.step), "epoch": loop.epoch, "best": best}
             _record(row | {f"valid.{name}": value for name, value in bound.items()}, folder, history)
             loop.next_epoch()

@@ -32,7 +32,7 @@ def minibatch_information(objective: Objective, batches: Iterable[Batch]) -> flo
 
 def _between(q: Any, value: Tensor) -> Tensor:
     """log q(z_i | x_j), `[i, j]`."""
-    return q.log_prob(value[:, None])
+    return q.log_prob(value[:, None].expand(-1, len(value), *value.shape[1:]))
 
 
 def _negative_entropy(q: Any, log_q: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ class Loop:
             elsewhere = f"{where} in another process"
             documents = f"{where} for training documents {batch.index[:5].tolist()} ..."
             raise NumericalError(elsewhere if good else found or self._not_finite(batch) or documents)
-        share = len(batch) * self.world / self._global_size if self.world > 1 else 1.0
+        share = len(batch) * self.world / self.total(len(batch)) if self.world > 1 else 1.0
         (loss * share if share != 1.0 else loss).backward()
         self._clip()
         return loss.detach()
@@ -140,7 +140,7 @@ class Loop:
         for optimizer in self.optimizers.values():
             for parameter in [p for p in optimizer.state if id(p) in fresh]:
                 del optimizer.state[parameter]
-        self.best, self.stalled = None, 0
+        self.best, self.stalled, self.decays, self.slowdown, self.finished = None, 0, 0, 1.0, False
 
     def anywhere(self, flag: bool) -> bool:
         """Whether a flag is up in any process: all of them stop together, or the others would wait for ever."""
@@ -189,7 +189,6 @@ class Loop:
         return plan(self.corpus.train.lengths, self.training.batch_size, seed=self.seed, epoch=self.epoch)
 
     def _batch(self, rows: np.ndarray) -> Batch:
-        self._global_size = len(rows)
         batch = self.corpus.train.batch(shard(rows, self.rank, self.world)).to(self.device)
         rate = at(self.training.word_dropout, int(self.objective.step), self.objective.steps_per_epoch)
         return drop_words(batch, rate) if rate and isinstance(batch, TextBatch) else batch
@@ -241,7 +240,7 @@ class Loop:
             self.best = copy.deepcopy({"loss": loss, "step": int(self.objective.step), **self._parameters()})
             self.stalled = 0
             return True
-        if plateau is None or self.epoch < plateau.start:
+        if plateau is None or self.epoch < max(plateau.start, self.objective.strategy.updates.first):
             return False
         self.stalled += 1
         if self.stalled > plateau.patience - 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from pyro_nlp.data.batches import Batch
+from pyro_nlp.distributions import uneven_rows
+from pyro_nlp.inference.bounds import WakeSleep
+from pyro_nlp.inference.pyro_bounds import PyroELBO
 from pyro_nlp.inference.sites import Scope, is_latent
 from pyro_nlp.inference.terms import terms, trace_guide
 from pyro_nlp.inference.updates import Engine, Joint, Updates, Weight
@@ -60,6 +64,11 @@ class SemiAmortized(Updates):
             if not (isinstance(fn, Independent) and isinstance(fn.base_dist, Normal) and len(fn.event_shape) == 1):
                 kind = type(getattr(fn, "base_dist", fn)).__name__
                 return f"it refines vectors that are Normal in the guide, and '{name}' is {kind}: use updates=Joint()"
+        if any(hasattr(module, "running_mean") for module in objective.model.modules()):
+            return "the model normalises over the batch, and each document is refined by itself: use updates=Joint()"
+        if isinstance(objective.strategy.bound, PyroELBO | WakeSleep):
+            kind = type(objective.strategy.bound).__name__
+            return f"{kind} draws from the guide itself, which is not refined: use bound=ELBO()"
         return None if objective.latents else "there is no latent to refine: use updates=Joint()"
 
     def refine(self, model: nn.Module, guide: nn.Module | None, weight: Weight | None = None) -> nn.Module | None:
@@ -99,7 +108,9 @@ class Refined(nn.Module):
             seeds = torch.randint(2**31, (self.how.steps,)) if self.training else torch.arange(self.how.steps)
             climb = _Climb(self, batch, names, seeds.tolist())
             if torch.is_grad_enabled():
-                owned = [p for p in self.model.parameters() if p.requires_grad]
+                # the guide's too: the prior may be made of them (VampPrior)
+                both = {id(p): p for m in (self.model, self.amortised) for p in m.parameters() if p.requires_grad}
+                owned = list(both.values())
                 final = _Refinement.apply(climb, len(start), *start, *owned)
             else:
                 final = climb.up(start)[-1]
@@ -137,10 +148,13 @@ class _Climb:
         """Of the sum of the documents' losses, each times its `importance`, with the noise of step k: by the
         posteriors' parameters, and by those of the model that are given."""
         devices = [at[0].device] if at[0].device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.enable_grad():
+        # cuDNN's recurrent networks have no gradient outside training
+        cudnn = torch.backends.cudnn.flags(enabled=self.guide.model.training)
+        with torch.random.fork_rng(devices), torch.enable_grad(), cudnn:
             torch.manual_seed(self.seeds[k])
             at = tuple(part.detach().requires_grad_() for part in at)
-            found = terms(self.guide.model, lambda batch: _sample(batch, self.names, at), self.batch)
+            with nullcontext() if importance is None else uneven_rows():
+                found = terms(self.guide.model, lambda batch: _sample(batch, self.names, at), self.batch)
             loss = -found.log_likelihood
             for name, kl in found.kl.items():
                 if weight := self.guide.weight(name):
@@ -189,8 +203,8 @@ class _Refinement(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, climb: _Climb, count: int, *values: Tensor) -> Parameters:
-        ctx.climb, ctx.path, ctx.owned = climb, climb.up(values[:count]), values[count:]
-        last: Parameters = ctx.path[-1]
+        *path, last = climb.up(values[:count])
+        ctx.climb, ctx.path, ctx.owned = climb, path, values[count:]  # what is returned must not be kept: a cycle
         return last
 
     @staticmethod

@@ -140,6 +140,8 @@ class Objective(nn.Module):
             reason = auxiliary.refuse(self, found, batch)
             if isinstance(self.strategy.bound, PyroELBO):
                 reason = f"{self.strategy.bound.name} keeps its terms to itself: use bound=ELBO()"
+            if any(getattr(e, "gradient", "") == "dreg" for e in self.estimators.values()):
+                reason = "Pathwise(gradient='dreg') would reweigh its gradient too: use gradient='stl' or 'plain'"
             if reason:
                 raise StructureError(f"{type(auxiliary).__name__}: {reason}")
             helper = auxiliary.state(self.model, found, batch)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pyro_nlp.data.batches import Batch
+from pyro_nlp.data.batches import Batch, TextBatch
 from pyro_nlp.inference.information import minibatch_information
 from pyro_nlp.inference.schedules import Unit
 
@@ -58,6 +58,11 @@ class Updates(ABC):
         as `engine.objective.turns`."""
         return None
 
+    @property
+    def first(self) -> int:
+        """Epochs that only prepare: no stall of the validation bound counts in them, and training lasts longer."""
+        return 0
+
     def refine(self, model: nn.Module, guide: nn.Module | None, weight: Weight | None = None) -> nn.Module | None:
         """The guide that latents are drawn from, in training and ever after: `guide` itself, or made of it.
 
@@ -72,7 +77,7 @@ class Updates(ABC):
         """Learn from `batch`; the loss reported for it."""
 
     def after_epoch(self, engine: Engine) -> None:  # noqa: B027 (most have nothing to do)
-        """Look at what an epoch has done; called before the next begins."""
+        """Look at what an epoch has done; called before it is validated."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,10 @@ class ResetModel(Updates):
         if self.epochs < 1:
             raise ValueError("ResetModel: epochs is at least 1")
 
+    @property
+    def first(self) -> int:
+        return self.epochs
+
     def refuse(self, objective: Objective) -> str | None:
         return _refuse_one_sided(objective)
 
@@ -248,5 +257,5 @@ def _refuse_one_sided(objective: Objective) -> str | None:
 
 
 def _words(batch: Batch) -> int:
-    """Words of a batch; documents where it has no words."""
-    return batch.words or len(batch)
+    """Targets of a text, ends of sentence counted; documents of anything else."""
+    return int(batch.mask.sum()) if isinstance(batch, TextBatch) else len(batch)

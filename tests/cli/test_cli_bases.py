@@ -57,9 +57,27 @@ def test_bases_have_bases_and_stand_beside_the_recipe(work: Path) -> None:
     assert (found["seed"], found["training"]["epochs"]) == (2, 7)
 
 
+def test_a_class_that_the_base_names_without_arguments_can_be_given_some(work: Path) -> None:
+    write(work / "first.yaml", {"base": "vae.yaml", "strategy": {"updates": "Aggressive"}})
+    write(work / "mine.yaml", {"base": "first.yaml", "strategy": {"updates": {"init_args": {"check": 7}}}})
+    found = spelled_out(work / "mine.yaml")["strategy"]["updates"]
+    assert found["class_path"].endswith("Aggressive") and found["init_args"]["check"] == 7
+
+
+def test_classes_beside_a_base_in_another_folder_are_found(work: Path) -> None:
+    (work / "theirs").mkdir()
+    text = "from pyro_nlp.models.sentence_vae import SentenceVAE\n\n\nclass Theirs(SentenceVAE):\n    pass\n"
+    (work / "theirs" / "their_model_of_bases.py").write_text(text, "utf-8")
+    model = {"class_path": "their_model_of_bases.Theirs", "init_args": {"latent": 2}}
+    write(work / "theirs" / "first.yaml", {"base": "../vae.yaml", "model": model})
+    write(work / "mine.yaml", {"base": "theirs/first.yaml", "seed": 3})
+    assert spelled_out(work / "mine.yaml")["model"]["class_path"] == "their_model_of_bases.Theirs"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ({"base": "../" + "{here}/mine.yaml"}, "mine.yaml: its base is built on itself"),
         ({"base": "mine.yaml"}, "mine.yaml: its base is built on itself"),
         ({"base": 3}, "mine.yaml: 'base': expected the name or path of a recipe, got 3"),
         ({"base": "vea.yaml"}, "there is no recipe 'vea.yaml'"),
@@ -67,7 +85,7 @@ def test_bases_have_bases_and_stand_beside_the_recipe(work: Path) -> None:
     ],
 )
 def test_a_base_that_cannot_be_is_named(cli: CommandLine, work: Path, content: Any, message: str) -> None:
-    write(work / "mine.yaml", content)
+    write(work / "mine.yaml", {key: str(v).format(here=work.name) if v != 3 else v for key, v in content.items()})
     assert cli("check", "mine.yaml", cwd=work).failed(2).startswith(message)
 
 

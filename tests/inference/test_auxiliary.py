@@ -11,11 +11,13 @@ import torch
 
 from pyro_nlp.evaluation import elbo_terms
 from pyro_nlp.inference import (
+    IWAE,
     Adam,
     BagOfWords,
     Enumerate,
     Fraternal,
     Linear,
+    Pathwise,
     PyroELBO,
     Strategy,
     StructureError,
@@ -132,6 +134,10 @@ def test_what_it_cannot_read_is_refused() -> None:
         Strategy(auxiliary=(BagOfWords(),)).compile(*ring(), points)
     with pytest.raises(StructureError, match=r"Fraternal: it compares the states of a WordSequence"):
         Strategy(auxiliary=(Fraternal(),)).compile(*ring(), points)
+    with pytest.raises(StructureError, match=r"Fraternal: it takes the mean of two readings.*use bound=ELBO"):
+        Strategy(auxiliary=(Fraternal(),), bound=IWAE(3)).compile(*vae(), batch)
+    with pytest.raises(StructureError, match=r"BagOfWords: Pathwise\(gradient='dreg'\) would reweigh its gradient too"):
+        Strategy(auxiliary=(BagOfWords(),), bound=IWAE(3), continuous=Pathwise("dreg")).compile(*vae(), batch)
     with pytest.raises(StructureError, match=r"Fraternal: it reads one draw .* draws tables: use Pathwise"):
         Strategy(auxiliary=(Fraternal(),), discrete=Enumerate()).compile(*mixture(), batch)
 

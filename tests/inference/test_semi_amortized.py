@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,27 @@ from torch import Tensor
 
 from pyro_nlp.distributions import second_derivatives
 from pyro_nlp.evaluation import elbo_terms, importance_nll
+from pyro_nlp.guides.gaussian import GaussianGuide
 from pyro_nlp.guides.mean_field import MeanFieldGuide
-from pyro_nlp.inference import KL, Refined, SemiAmortized, Strategy, StructureError, Training, fit, terms
+from pyro_nlp.inference import KL, PyroELBO, Refined, SemiAmortized, Strategy, StructureError, Training, fit, terms
 from pyro_nlp.inference.semi_amortized import _Climb, _norm, _sample
-from tests.tiny import LATENT, Sentences, autoencoder, gradients, lm, sharpen, text, vae, whole
+from pyro_nlp.models.sentence_vae import SentenceVAE
+from pyro_nlp.nn import VampPrior
+from tests.tiny import (
+    LATENT,
+    VOCABULARY,
+    WIDTH,
+    Sentences,
+    autoencoder,
+    decoder,
+    encoder,
+    gradients,
+    lm,
+    sharpen,
+    text,
+    vae,
+    whole,
+)
 
 HOW = SemiAmortized(steps=4, rate=0.1, clip=1e9, difference=1e-4)
 
@@ -124,6 +143,40 @@ def test_what_it_cannot_refine_is_refused() -> None:
         Strategy(updates=HOW).compile(lm(), None, batch)
     with pytest.raises(ValueError, match=r"steps is at least 1"):
         SemiAmortized(steps=0)
+
+
+def test_a_step_leaves_nothing_behind() -> None:
+    model, guide = vae()
+    batch = whole(text(6))
+    objective = Strategy(updates=HOW).compile(model, guide, batch).train()
+    for _ in range(3):
+        objective(batch).backward()
+    gc.collect()
+    assert not [1 for found in gc.get_objects() if type(found) is _Climb]
+
+
+def test_the_gradient_reaches_a_prior_that_is_made_of_the_guide() -> None:
+    torch.manual_seed(0)
+    model = SentenceVAE(VOCABULARY, LATENT, decoder, partial(VampPrior, components=2, length=2, embedding=WIDTH))
+    guide = GaussianGuide(VOCABULARY, LATENT, encoder)
+    model.meet(guide)
+    refined = Refined(HOW, model, guide).train()
+    names, start = refined._begin(whole(text(6)))
+    climb = _Climb(refined, whole(text(6)), names, [0, 1, 2, 3])
+    owned = list(guide.parameters())
+    path = climb.up(tuple(part.detach() for part in start))
+    _, found = climb.back(path, tuple(torch.ones_like(part) for part in path[-1]), owned)
+    assert any(float(part.abs().max()) > 0 for part in found)
+
+
+def test_models_and_bounds_that_it_would_get_wrong_are_refused() -> None:
+    batch = whole(text(6))
+    with pytest.raises(StructureError, match=r"SemiAmortized: PyroELBO draws from the guide itself"):
+        Strategy(updates=HOW, bound=PyroELBO("TraceMeanField_ELBO")).compile(*vae(), batch)
+    model, guide = vae()
+    model.norm = torch.nn.BatchNorm1d(3)
+    with pytest.raises(StructureError, match=r"SemiAmortized: the model normalises over the batch"):
+        Strategy(updates=HOW).compile(model, guide, batch)
 
 
 def test_a_climb_ends_where_its_steps_add_up_to() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pyro_nlp.guides.flow import FlowGuide
 from pyro_nlp.inference import (
     KL,
     Adam,
@@ -33,7 +34,22 @@ from pyro_nlp.inference import (
 )
 from pyro_nlp.inference.information import minibatch_information
 from pyro_nlp.inference.loop import Loop
-from tests.tiny import Sentences, lm, parameters, ring, same, text, vae, whole, without_time
+from pyro_nlp.models.sentence_vae import SentenceVAE
+from tests.tiny import (
+    LATENT,
+    VOCABULARY,
+    Sentences,
+    decoder,
+    encoder,
+    lm,
+    parameters,
+    ring,
+    same,
+    text,
+    vae,
+    whole,
+    without_time,
+)
 
 TRAINING = Training(epochs=4, batch_size=8, optimizer=Adam(0.03), plateau=None, device="cpu", log_every=1)
 EVERY: list[Updates] = [
@@ -64,7 +80,7 @@ class Watched:
 
     def gradients(self, batch: Any) -> Tensor:
         loss = self.inner.gradients(batch)
-        words = int(batch.mask.sum()) - len(batch)
+        words = int(batch.mask.sum())
         self.calls.append(("gradients", (float(loss) * len(batch), words, batch.index.tolist())))
         return loss
 
@@ -211,7 +227,7 @@ def test_an_autoencoder_first_then_a_vae_with_a_new_decoder() -> None:
 @pytest.mark.parametrize("updates", EVERY, ids=lambda u: repr(u).partition("(")[0])
 def test_a_run_of_two_sittings_is_bitwise_the_run_of_one(updates: Updates, tmp_path: Path) -> None:
     found = []
-    for sittings in ([4], [2, 4]):
+    for sittings in ([4], [3, 4]):
         out = tmp_path / str(len(sittings))
         for i, epochs in enumerate(sittings):
             model, guide = vae(seed=i if i else 0)
@@ -222,6 +238,33 @@ def test_a_run_of_two_sittings_is_bitwise_the_run_of_one(updates: Updates, tmp_p
         found.append((parameters(model, guide), without_time(run.history), RunFolder(out).load_checkpoint()["step"]))
     assert same(found[0][0], found[1][0])
     assert found[0][1:] == found[1][1:]
+
+
+def test_a_model_that_would_never_be_trained_again_is_refused() -> None:
+    model, guide = vae()
+    with pytest.raises(StructureError, match=r"ResetModel\(epochs=4\) prepares for 4 epochs, and training has 4: give"):
+        fit(model, guide, Sentences(), Strategy(updates=ResetModel(4)), TRAINING)
+
+
+def test_no_stall_counts_before_the_model_starts_anew() -> None:
+    running = loop(ResetModel(3))
+    object.__setattr__(running, "training", Training(epochs=9, batch_size=8, plateau=Plateau(1, 0.5, 0)))
+    for epoch, bound in enumerate([1.0, 2.0, 3.0]):
+        running.epoch = epoch
+        running.judge(bound)
+    assert not running.finished and running.slowdown == 1.0 and running.stalled == 0
+    running.finished, running.slowdown, running.decays = True, 0.25, 2
+    running.restart(running.objective.model)
+    assert (running.finished, running.slowdown, running.decays, running.best) == (False, 1.0, 0, None)
+
+
+def test_information_is_taken_of_a_flow_too() -> None:
+    model, guide = SentenceVAE(VOCABULARY, LATENT, decoder), FlowGuide(VOCABULARY, LATENT, encoder)
+    batch = whole(text(6))
+    objective = Strategy().compile(model, guide, batch)
+    objective.eval()
+    with torch.no_grad():
+        assert math.isfinite(minibatch_information(objective, [batch]))
 
 
 @pytest.mark.parametrize("updates", EVERY[:2] + EVERY[3:4], ids=lambda u: type(u).__name__)
