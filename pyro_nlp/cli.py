@@ -151,9 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--json", action="store_true", help="print JSON")
     compare_options(command("compare", compare, "train one model by several strategies, and judge all alike", True))
     diagnose_options(command("diagnose", diagnose, "whether runs are to be believed: a table, and report.html"))
-    generate_options(
-        command("generate", generate, "samples, reconstructions, interpolations, analogies, blanks")
-    )
+    generate_options(command("generate", generate, "samples, reconstructions, interpolations, analogies, blanks"))
     command("cite", cite, "BibTeX of what a recipe or run uses", True, True)
     return main_parser
 

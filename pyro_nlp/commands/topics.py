@@ -37,7 +37,8 @@ def nearest(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str
     found = []
     for k in _first(shares.mean(0), options.count):
         for document in np.argsort(-shares[:, k], kind="stable")[:3]:
-            label = "" if split.labels is None or not corpus.labels else corpus.labels[split.labels[document]]
+            known = split.labels is not None and corpus.labels and split.labels[document] >= 0
+            label = corpus.labels[split.labels[document]] if known else ""
             row = {"topic": k, "share": round(float(shares[document, k]), 3), "document": int(document), "label": label}
             found.append(row | {"words": _frequent(corpus, int(document), options.words)})
     return found

@@ -46,11 +46,11 @@ class Words:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to step to: a title, and lines of a term and a text."""
+    """One thing to step to: a title, perhaps a picture, and lines of a term and a text."""
 
     title: str
     lines: list[tuple[str, str]]
-    ordered: bool = False
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,14 @@ class Steps:
 
     caption: str
     steps: list[Step]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A picture beside what is stepped through; what it marks `data-step` is the step of that number."""
+
+    picture: Picture
+    steps: Steps
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Pictures:
     pictures: list[Picture]
 
 
-Block = Grid | Words | Steps | Texts | Pictures
+Block = Grid | Words | Steps | Beside | Texts | Pictures
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 import pyro_nlp
 from pyro_nlp.data.splits import Split
-from pyro_nlp.diagnosis import inferred, sections, spaces, written
+from pyro_nlp.diagnosis import inferred, sections, spaces, topics, written
 from pyro_nlp.diagnosis.progress import progress_bar
 from pyro_nlp.diagnosis.subject import LeftOut, Protocol, Subject
 from pyro_nlp.diagnosis.verdict import Verdict, verdict
@@ -26,14 +26,24 @@ FEWEST = 2
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a diagnosis: its key in `Diagnosis.sections`, its title, and the function that measures it."""
+    """A part of a diagnosis.
+
+    Attributes:
+        key: in `Diagnosis.sections`.
+        title: on the page.
+        measure: gives the part, or raises `LeftOut`.
+        serves: whether anybody would look for it; where not, nothing is said of it.
+    """
 
     key: str
     title: str
     measure: Callable[[Subject], Any]
+    serves: Callable[[Subject], bool] = lambda subject: True
 
 
 SECTIONS = (
+    Section("topics", "Topics", topics.topics, topics.has_topics),
+    Section("mixtures", "Documents as mixtures", topics.mixtures, topics.has_topics),
     Section("curves", "Training", sections.curves),
     Section("dimensions", "KL by dimension", sections.dimensions),
     Section("weights", "Importance weights", sections.weights),
@@ -83,6 +93,8 @@ class Diagnosis:
         if (weights := self.sections.get("weights")) is not None:
             found["k-hat above 0.7"] = f"{weights.summary.above:.1%} of documents"
             found["effective draws, median"] = f"{weights.summary.ess[0.5]:.0f} of {weights.draws}"
+        if (found_topics := self.sections.get("topics")) is not None:
+            found |= found_topics.rows()
         return found | {"latents": last}
 
     def compared_rows(self) -> dict[str, str]:
@@ -221,6 +233,8 @@ def _one(subject: Subject, advance: Callable[[str], None]) -> Diagnosis:
     _ = subject.evaluation
     for section in SECTIONS:
         advance(f"{subject.name}: {section.title}")
+        if not section.serves(subject):
+            continue
         try:
             results[section.key] = section.measure(subject)
         except (LeftOut, NoDensityError, StructureError, NotImplementedError) as why:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyro_nlp.diagnosis.subject import Subject, asked
+from pyro_nlp.data.counts import CountSplit
+from pyro_nlp.diagnosis.subject import LeftOut, Subject, asked
 from pyro_nlp.evaluation.calibration import (
     Calibration,
     PredictiveCheck,
@@ -12,6 +13,7 @@ from pyro_nlp.evaluation.calibration import (
     simulation_based_calibration,
 )
 from pyro_nlp.evaluation.gaps import InferenceGaps, Refinement, inference_gaps
+from pyro_nlp.inference.terms import StructureError
 
 REFINEMENT, SAMPLES = Refinement(steps=100, rate=0.1, particles=2), 200
 """Of the gaps: how each document's parameters are refined, and draws that ELBOs are judged by."""
@@ -40,9 +42,16 @@ def gaps(subject: Subject) -> InferenceGaps:
 def calibration(subject: Subject) -> Calibration:
     """Ranks of the latents that documents were written from, among the guide's draws given these documents."""
     guide, seed = subject.dense_guide, subject.protocol.seed
-    return asked(
-        lambda: simulation_based_calibration(subject.model, guide, subject.split, SIMULATIONS, DRAWS, BINS, seed)
-    )
+
+    def measured() -> Calibration:
+        try:
+            return simulation_based_calibration(subject.model, guide, subject.split, SIMULATIONS, DRAWS, BINS, seed)
+        except StructureError:
+            if isinstance(subject.split, CountSplit):
+                raise LeftOut("bags of words are not dreamt from the prior") from None
+            raise
+
+    return asked(measured)
 
 
 @dataclass(frozen=True)

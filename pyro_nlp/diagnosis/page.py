@@ -9,8 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pyro_nlp.diagnosis.diagnoses import Diagnoses
+from pyro_nlp.diagnosis.side_by_side import compared
 from pyro_nlp.diagnosis.svg import Picture, with_ids
-from pyro_nlp.diagnosis.views import compared, shown
+from pyro_nlp.diagnosis.views import shown
 
 TONES = {"in use": "good", "collapsed": "bad", "point": "fair", "none": "fair"}
 
@@ -47,4 +48,4 @@ def _inline(found: Picture, number: int) -> Markup:
     """The drawing, with its description for those who do not see it."""
     svg = with_ids(found.svg, f"f{number}-")
     named = Markup(' role="img" aria-label="{}"').format(found.alt)
-    return Markup(svg.replace("<svg", f"<svg{named}", 1))  # matplotlib escapes text
+    return Markup(svg.replace("<svg", f"<svg{named}", 1))  # matplotlib and `drawings` escape text

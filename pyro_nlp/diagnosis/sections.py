@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_nlp.data.counts import CountSplit
 from pyro_nlp.diagnosis.subject import LeftOut, Subject, asked
 from pyro_nlp.evaluation.history import NATS, training_history
 from pyro_nlp.evaluation.importance import ImportanceSummary
@@ -150,9 +151,9 @@ class Documents:
 
     Attributes:
         rows: place in the split.
-        lengths: words, the end of sentence counted, `[N]`.
+        lengths: words, of a sentence its end counted, `[N]`.
         nll, reconstruction, kl, pareto_k: nats and k-hat, `[N]`.
-        texts: as text; None where the documents are none.
+        texts: as text, bags of words as their most frequent ones; None where the documents are neither.
     """
 
     rows: np.ndarray
@@ -175,7 +176,7 @@ def documents(subject: Subject) -> Documents:
         texts = None
     return Documents(
         rows=subject.rows,
-        lengths=subject.split.lengths,
+        lengths=subject.split.sizes if isinstance(subject.split, CountSplit) else subject.split.lengths,
         nll=None if likelihood is None else likelihood.nll,
         reconstruction=-terms.log_likelihood,
         kl=sum(terms.kl.values(), np.zeros(len(subject.split))) if terms.kl and likelihood is not None else None,

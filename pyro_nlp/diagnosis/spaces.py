@@ -6,7 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from pyro.distributions import Dirichlet, Normal, TorchDistribution
 
+from pyro_nlp.data.counts import CountSplit
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.diagnosis.subject import LeftOut, Subject, asked
 from pyro_nlp.diagnosis.written import LONGEST, middling
@@ -22,6 +24,7 @@ from pyro_nlp.evaluation.latent import (
     sensitivity,
     traverse,
 )
+from pyro_nlp.inference.support import base
 
 PROBED, DIRECTIONS, STARTS, STEPS, REACH, NEAREST = 2000, 4, 3, 7, 3.0, 3
 """Training documents of a probe; dimensions and documents of the traversals, their steps and reach; neighbours."""
@@ -32,10 +35,20 @@ MEANS, GRID = 200, 200
 def aggregates(subject: Subject) -> dict[str, Aggregate]:
     """The aggregate posterior beside the prior, of every Gaussian site."""
     _ = subject.dense_guide
-    found = {name: aggregate(p) for name, p in subject.posteriors.items() if p.scale is not None}
-    if not found:
+    gaussian = {name: p for name, p in subject.posteriors.items() if p.scale is not None}
+    if not gaussian:
         raise LeftOut("no latent has a diagonal Gaussian posterior")
+    found = {name: aggregate(p) for name, p in gaussian.items() if not _of_its_own(subject.priors.get(name))}
+    if not found:
+        raise LeftOut(f"the prior of {', '.join(gaussian)} is no standard normal distribution to be compared with")
     return found
+
+
+def _of_its_own(prior: TorchDistribution | None) -> bool:
+    """Whether a prior is a normal distribution with other moments than 0 and 1."""
+    if prior is None or not isinstance(fn := base(prior), Normal):
+        return False
+    return not (bool((fn.loc == 0).all()) and bool((fn.scale == 1).all()))
 
 
 def means(subject: Subject) -> MeanSpace:
@@ -64,6 +77,9 @@ def heard(subject: Subject) -> Sensitivity:
     """How much the decoder listens to each dimension."""
     guide, seed = subject.own_guide, subject.protocol.seed
     sites = [name for name, posterior in subject.posteriors.items() if posterior.classes is None]
+    shares = [name for name in sites if isinstance(base(subject.priors[name]), Dirichlet)]
+    if shares:
+        raise LeftOut(f"{', '.join(shares)} sums to one: no dimension can be moved alone")
     if len(sites) != 1:
         raise LeftOut(f"the decoder's sensitivity is to one continuous latent, and there are {len(sites)}")
     gradients = asked(lambda: sensitivity(subject.model, guide, subject.split, seed=seed))
@@ -73,7 +89,7 @@ def heard(subject: Subject) -> Sensitivity:
 def probes(subject: Subject) -> dict[str, Probe]:
     """Whether a line through the latent space tells the labels: fitted to training documents."""
     guide, train = subject.own_guide, subject.run.corpus.train
-    if subject.labels is None or not isinstance(train, TextSplit) or train.labels is None:
+    if subject.labels is None or not isinstance(train, TextSplit | CountSplit) or train.labels is None:
         raise LeftOut("the corpus has no labels")
     rows = np.random.default_rng(subject.protocol.seed).permutation(len(train))[:PROBED]
     part = train.take(np.sort(rows))

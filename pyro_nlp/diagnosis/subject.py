@@ -8,10 +8,14 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
+from pyro import poutine
+from pyro.distributions import TorchDistribution
 from torch import nn
 
+from pyro_nlp.data.counts import CountSplit
 from pyro_nlp.data.splits import Split, TextSplit
 from pyro_nlp.data.tokenise import detokenise
+from pyro_nlp.diagnosis.bags import bag_text
 from pyro_nlp.evaluation import (
     Evaluation,
     NoDensityError,
@@ -20,11 +24,14 @@ from pyro_nlp.evaluation import (
     elbo_terms,
     importance_nll,
     mutual_information,
+    perplexities,
     perplexity,
     posteriors,
     shuffled_rise,
+    theta,
 )
 from pyro_nlp.evaluation.discrete import exact_guide, summable
+from pyro_nlp.evaluation.documents import device_of, judging
 from pyro_nlp.evaluation.importance import ImportanceDiagnostics, importance_diagnostics
 from pyro_nlp.evaluation.likelihood import ElboTerms, Likelihood
 from pyro_nlp.evaluation.report import Latent
@@ -182,7 +189,7 @@ class Subject:
     def evaluation(self) -> Evaluation:
         """What `evaluate` says of these documents, from the parts that the other sections use too."""
         terms, likelihood, seed = self.terms, self.likelihood, self.protocol.seed
-        tokens = self.split.tokens if isinstance(self.split, TextSplit) else 0
+        tokens = self.split.tokens if isinstance(self.split, TextSplit | CountSplit) else 0
         latents = {
             name: Latent(
                 float(terms.kl[name].mean()),
@@ -195,21 +202,40 @@ class Subject:
         rise = None
         if self.guide is not None and latents:
             rise = shuffled_rise(self.model, self.guide, self.split, seed=seed, marginal=self.marginal)
+        per_corpus = per_document = None
+        if likelihood is not None and tokens:
+            per_corpus = perplexity(likelihood.nll, tokens)
+            if isinstance(self.split, CountSplit):
+                per_corpus, per_document = perplexities(likelihood.nll, self.split.sizes)
         return Evaluation(
             documents=len(self.split),
             tokens=tokens,
             likelihood=likelihood,
             negative_elbo=None if likelihood is None else float(-terms.elbo.mean()),
             reconstruction=float(-terms.log_likelihood.mean()),
-            perplexity=perplexity(likelihood.nll, tokens) if likelihood is not None and tokens else None,
+            perplexity=per_corpus,
             shuffled_rise=rise,
             latents=latents,
+            perplexity_per_document=per_document,
+            ends_counted=not isinstance(self.split, CountSplit),
         )
+
+    @cached_property
+    def priors(self) -> dict[str, TorchDistribution]:
+        """p of every site of the model on one document; of what is observed, too."""
+        with judging(self.model, None, self.protocol.seed):
+            trace = poutine.trace(self.model).get_trace(self.split.batch(np.arange(1)).to(device_of(self.model)))
+        return {n: site["fn"] for n, site in trace.nodes.items() if site["type"] == "sample"}
+
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """Shares of topics of every document at the posterior mean, `[N, K]`; of a topic model."""
+        return theta(self.model, self.own_guide, self.bags)
 
     @property
     def labels(self) -> np.ndarray | None:
         """Class of every document, or None; -1 where unknown."""
-        return self.split.labels if isinstance(self.split, TextSplit) and self.run.corpus.labels else None
+        return getattr(self.split, "labels", None) if self.run.corpus.labels else None
 
     @property
     def texts(self) -> TextSplit:
@@ -220,6 +246,17 @@ class Subject:
         """
         if not isinstance(self.split, TextSplit) or self.run.corpus.vocabulary is None:
             raise LeftOut("the documents are not text")
+        return self.split
+
+    @property
+    def bags(self) -> CountSplit:
+        """The documents as bags of words.
+
+        Raises:
+            LeftOut: they are not.
+        """
+        if not isinstance(self.split, CountSplit):
+            raise LeftOut("the documents are not bags of words")
         return self.split
 
     @property
@@ -239,7 +276,21 @@ class Subject:
         assert vocabulary is not None
         return [detokenise(vocabulary.decode(row)) for row in (ids.tolist() if hasattr(ids, "tolist") else ids)]
 
+    def named(self, ids: Any) -> list[str]:
+        """The words of ids of a bag.
+
+        Raises:
+            LeftOut: the corpus does not name its words.
+        """
+        vocabulary = self.run.corpus.vocabulary
+        if vocabulary is None:
+            raise LeftOut("the corpus does not name its words")
+        return vocabulary.decode(ids)
+
     def documents(self) -> list[str]:
-        """Every document as text."""
+        """Every document as text; of a bag, its most frequent words."""
+        vocabulary = self.run.corpus.vocabulary
+        if isinstance(self.split, CountSplit) and vocabulary is not None:
+            return [bag_text(self.split, row, vocabulary) for row in range(len(self.split))]
         split = self.texts
         return self.lines([split.words(row) for row in range(len(split))])

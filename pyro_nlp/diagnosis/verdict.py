@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pyro_nlp.data.counts import CountSplit
 from pyro_nlp.diagnosis.subject import Subject
 from pyro_nlp.evaluation import Difference, Evaluation
+from pyro_nlp.evaluation.topic_report import DISTINCT, USED
 
 State = Literal["in use", "collapsed", "point", "none"]
 
@@ -33,6 +35,8 @@ class Verdict:
 
 LOST, UNLIKELY = 0.5, 0.01
 """Nats of the bound, and a p-value, from which on a doubt is raised."""
+ENOUGH = 5
+"""Documents to each topic, from which on one that is never the largest is idle."""
 HEADLINES: dict[State, str] = {
     "in use": "The latents are in use.",
     "collapsed": "Collapsed: the decoder does not listen to its latents.",
@@ -48,7 +52,8 @@ def verdict(subject: Subject, sections: Mapping[str, Any]) -> Verdict:
     if found.latents:
         state = "collapsed" if found.collapsed else "point" if found.likelihood is None else "in use"
     cure = _cure(subject) if state == "collapsed" and subject.run.guide is not None and found.likelihood else None
-    return Verdict(state, HEADLINES[state], list(_evidence(found)), list(_doubts(sections)), cure)
+    evidence = [*_evidence(found), *_of_topics(sections)]
+    return Verdict(state, HEADLINES[state], evidence, [*_doubts(sections), *_idle(sections)], cure)
 
 
 def _evidence(found: Evaluation) -> list[str]:
@@ -70,6 +75,25 @@ def _evidence(found: Evaluation) -> list[str]:
     if not found.latents and found.likelihood is not None and not found.likelihood.samples:
         lines.append("The likelihood is exact.")
     return lines
+
+
+def _of_topics(sections: Mapping[str, Any]) -> list[str]:
+    if (found := sections.get("topics")) is None:
+        return []
+    count = len(found.topics)
+    return [f"{found.distinct} of {count} topics are distinct, and {found.used} are the largest of some document."]
+
+
+def _idle(sections: Mapping[str, Any]) -> list[str]:
+    """Whether there are fewer topics than there seem."""
+    doubts: list[str] = []
+    if (found := sections.get("topics")) is not None:
+        count = len(found.topics)
+        if found.distinct < DISTINCT * count:
+            doubts.append(f"Topics repeat each other: {found.distinct} of {count} distinct.")
+        if found.used < USED * count and found.documents >= ENOUGH * count:
+            doubts.append(f"Topics are idle: {found.used} of {count} are the largest of some document.")
+    return doubts
 
 
 def _doubts(sections: Mapping[str, Any]) -> list[str]:
@@ -106,6 +130,7 @@ def _cure(subject: Subject) -> str:
     epochs = max((int(row.get("epoch", 0)) for row in subject.run.history), default=0) + 1
     units = max(site.dimensions for site in subject.evaluation.latents.values())
     per = "dimension" if subject.terms.kl_per_dimension else "site"
+    dropped = "" if isinstance(subject.split, CountSplit) else "  word_dropout: 0.1\n"  # bags have none to drop
     return (
         "strategy:\n"
         "  kl:\n"
@@ -113,6 +138,6 @@ def _cure(subject: Subject) -> str:
         f"    shape: {{class_path: FreeBits, init_args: {{nats: {max(1.0, units / 4):g}, per: {per}}}}}\n"
         "training:\n"
         f"  epochs: {max(3, epochs)}\n"
-        "  word_dropout: 0.1\n"
+        f"{dropped}"
         "  plateau: null\n"
     )

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
+from pyro.distributions import Dirichlet
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import PAD, Batch, CountBatch, TextBatch
+from pyro_nlp.data.counts import CountSplit
 from pyro_nlp.data.splits import Split, TextSplit
 from pyro_nlp.data.vocabulary import Vocabulary
 from pyro_nlp.evaluation._arviz import to_arviz
@@ -30,7 +32,7 @@ from pyro_nlp.evaluation._drawn import (
 from pyro_nlp.evaluation.documents import as_float64, batches
 from pyro_nlp.evaluation.importance import SMALLEST, pareto_smooth
 from pyro_nlp.inference.sites import Site, in_documents, is_latent
-from pyro_nlp.inference.support import one_hot
+from pyro_nlp.inference.support import base, one_hot
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,8 @@ def _dims(name: str, site: Site, split: Split, plates: int) -> tuple[str, ...]:
         return (*inner, {TextBatch: "token", CountBatch: "word"}.get(type(batch), "feature"))
     if one_hot(fn) and fn.event_dim <= 2:
         return (*inner, *("variable", "class")[-fn.event_dim :])
+    if isinstance(split, CountSplit) and isinstance(base(fn), Dirichlet):
+        return (*inner, "topic")
     return (*inner, "latent") if fn.event_dim == 1 else inner
 
 

@@ -27,16 +27,20 @@
     });
   }
 
-  // Steppers: one step at a time, by the buttons or the arrow keys.
+  // Steppers: one step at a time, by the buttons or the arrow keys, or by a click on what a picture beside marks.
   for (const stepper of all(".stepper")) {
     const steps = all(".step", stepper);
     const place = stepper.querySelector(".place");
+    const beside = stepper.closest(".beside");
+    const marks = beside ? all("[data-step]", beside) : [];
     let now = 0;
     const show = (index) => {
       now = (index + steps.length) % steps.length;
       steps.forEach((step, i) => { step.hidden = i !== now; });
+      marks.forEach((mark) => mark.classList.toggle("now", Number(mark.dataset.step) === now));
       place.textContent = `${now + 1} of ${steps.length}`;
     };
+    marks.forEach((mark) => mark.addEventListener("click", () => show(Number(mark.dataset.step))));
     stepper.querySelector(".previous").addEventListener("click", () => show(now - 1));
     stepper.querySelector(".next").addEventListener("click", () => show(now + 1));
     stepper.addEventListener("keydown", (event) => {
@@ -85,12 +89,18 @@
       trail.push([read(), seen()]);
       return { steps, trail };
     });
+    const marked = all(".beside").map((beside) => all("[data-step]", beside).map((mark) => {
+      mark.dispatchEvent(new MouseEvent("click"));
+      const seen = all(".step", beside).findIndex((step) => !step.hidden);
+      const lit = all(".now", beside);
+      return seen === Number(mark.dataset.step) && lit.length === 1 && lit[0] === mark;
+    }));
     const pinned = all(".pinned").map((scroll) => {
       scroll.scrollLeft = scroll.scrollWidth;
       const edge = scroll.getBoundingClientRect().left + scroll.clientLeft;
       return all("tr", scroll).every((row) => Math.abs(row.cells[0].getBoundingClientRect().left - edge) < 1);
     });
     const wide = document.documentElement.scrollWidth > innerWidth;
-    document.documentElement.dataset.selftest = JSON.stringify({ sorted, stepped, pinned, wide, width: innerWidth });
+    document.documentElement.dataset.selftest = JSON.stringify({ sorted, stepped, marked, pinned, wide, width: innerWidth });
   }
 })();
