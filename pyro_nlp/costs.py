@@ -18,8 +18,10 @@ FEW = 4
 
 
 def model_evaluations(objective: Objective) -> int:
-    """Times the model's likelihood is evaluated per document and step: values of all sites together x particles."""
-    return math.prod(objective.rows.values()) * objective.strategy.bound.particles
+    """Times the model's likelihood is evaluated per document and step, at most: values of all sites together x
+    particles, and what the updates make of it."""
+    once = math.prod(objective.rows.values()) * objective.strategy.bound.particles
+    return objective.strategy.updates.evaluations(once)
 
 
 @dataclass(frozen=True)

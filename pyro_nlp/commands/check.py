@@ -104,6 +104,8 @@ def _print_costs(objective: Objective, split: Split, batch_size: int) -> None:
     if objective.latents:
         factors = [f"{rows:,} values of '{name}'" for name, rows in objective.rows.items() if rows > 1]
         factors += [f"{particles} particles"] if particles > 1 else []
+        updates = objective.strategy.updates
+        factors += [f"at most, by {updates}"] if updates.evaluations(1) > 1 else []
         product = f" ({' x '.join(factors)})" if factors else ""
         OUT.print(
             f"model evaluations per document and step: {model_evaluations(objective):,}{product}",

@@ -45,7 +45,8 @@ def nearest(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str
 
 
 def _shares(run: Run, corpus: Any) -> np.ndarray:
-    assert run.guide is not None
+    if run.guide is None:
+        raise ValueError(f"{type(run.model).__name__} was trained without a guide, and shares of topics are its answer")
     return theta(run.model, run.guide, corpus.test)
 
 

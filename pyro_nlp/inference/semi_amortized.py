@@ -71,6 +71,9 @@ class SemiAmortized(Updates):
             return f"{kind} draws from the guide itself, which is not refined: use bound=ELBO()"
         return None if objective.latents else "there is no latent to refine: use updates=Joint()"
 
+    def evaluations(self, once: int) -> int:
+        return once + 3 * self.steps  # one on the way up, two on the way back
+
     def refine(self, model: nn.Module, guide: nn.Module | None, weight: Weight | None = None) -> nn.Module | None:
         return None if guide is None else Refined(self, model, guide, weight)
 

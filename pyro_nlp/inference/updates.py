@@ -63,6 +63,10 @@ class Updates(ABC):
         """Epochs that only prepare: no stall of the validation bound counts in them, and training lasts longer."""
         return 0
 
+    def evaluations(self, once: int) -> int:
+        """Evaluations of the model per document and step, at most, where a loss takes `once`."""
+        return once
+
     def refine(self, model: nn.Module, guide: nn.Module | None, weight: Weight | None = None) -> nn.Module | None:
         """The guide that latents are drawn from, in training and ever after: `guide` itself, or made of it.
 
@@ -147,6 +151,9 @@ class Aggressive(Updates):
 
     def refuse(self, objective: Objective) -> str | None:
         return _refuse_one_sided(objective)
+
+    def evaluations(self, once: int) -> int:
+        return self.limit * once
 
     def state(self, model: nn.Module) -> nn.Module:
         return _Lead()

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 
 from pyro_nlp import recipe as recipes
 from pyro_nlp.costs import activations, model_evaluations, saved_bytes
-from pyro_nlp.inference import Strategy, StructureError
+from pyro_nlp.inference import ELBO, Aggressive, SemiAmortized, Strategy, StructureError
 from pyro_nlp.recipe import Recipe
 from pyro_nlp.recipe_strategies import read_strategy, shipped_strategies
 from tests.cli.commands import CommandLine, contents, sentences
@@ -227,6 +227,15 @@ def test_the_estimate_of_memory_is_what_a_pass_on_the_whole_batch_keeps(
         assert found.bytes == pytest.approx(saved_bytes(objective, batch), rel=0.1)
         assert all(bool((value == state[name]).all()) for name, value in objective.state_dict().items())
         assert model_evaluations(objective) == (3 if strategy == "enumerate" else 1)
+
+
+def test_what_the_updates_make_of_a_step_is_counted(models: dict[str, Recipe]) -> None:
+    loaded = models["vector"]
+    batch = loaded.corpus.train.batch(np.arange(4))
+    for updates, evaluations in ((SemiAmortized(steps=5), 17), (Aggressive(limit=30), 60)):
+        strategy = Strategy(updates=updates, bound=ELBO(2))
+        counted = model_evaluations(strategy.compile(loaded.model, loaded.guide, batch))
+        assert counted == evaluations, updates
 
 
 def test_a_gradient_is_compared_with_the_exact_one_and_a_difference_is_said_in_words(
