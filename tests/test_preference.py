@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import tests.tiny  # noqa: F401 (PyTorch's first optimiser sets an environment variable, and there it is made)
 from benchmarks.preference import Decoder, entropy, optimum, terms
 
 
