@@ -56,7 +56,7 @@ class Batch:
     def to(self, device: torch.device | str) -> Self:
         """The same batch with every tensor on `device`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | Batch)}
         return replace(self, **moved)
 
 
@@ -99,6 +99,29 @@ class CountBatch(Batch):
     @property
     def words(self) -> int:
         return int(self.counts.sum())
+
+
+@dataclass(frozen=True)
+class PairBatch(Batch):
+    """Pairs of texts: question and candidate answer, or source and target. A document is a pair.
+
+    Attributes:
+        first: the first texts, each once however many pairs of the batch it stands in, `Q` rows; their `index` counts
+            the first texts of the split.
+        second: the second text of every pair, `B` rows.
+        group: row in `first` of every pair's own, `[B]`.
+        labels: class of every pair, as 1 for a right answer and 0 for a wrong one, -1 where unknown, `[B]`; None when
+            the corpus has none.
+    """
+
+    first: TextBatch
+    second: TextBatch
+    group: Tensor
+    labels: Tensor | None = None
+
+    @property
+    def words(self) -> int:
+        return self.second.words
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from pyro_nlp.data.batches import Batch, TextBatch
 from pyro_nlp.data.splits import Split
-from pyro_nlp.inference.sites import Scope, Site, in_documents, is_latent, is_subsample
+from pyro_nlp.inference.sites import Scope, Site, in_documents, is_deterministic, is_latent, is_random, own_plates
 from pyro_nlp.inference.support import support
 from pyro_nlp.inference.terms import Terms, trace_guide, trace_model
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Latents of a batch and what belongs to them: `[S, B, *event]` and `[S, B]`, by name."""
+    """Latents of a batch, what the model computes from them, and what belongs to them: `[S, B, *event]` and `[S, B]`,
+    by name."""
 
     latents: dict[str, Tensor]
     log_likelihood: dict[str, Tensor]
@@ -66,13 +67,12 @@ def prior_trace(model: nn.Module, batch: Batch, draws: int = 1) -> Trace:
 
 def sample_sites(trace: Trace) -> dict[str, Site]:
     """Latent and observed sites by name."""
-    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not is_subsample(s)}
+    return {n: s for n, s in trace.nodes.items() if is_random(s)}
 
 
-def own_plates(site: Site, plates: int) -> dict[int, str]:
-    """Names of the plates of a site beside documents and draws, by their dimension, left to right."""
-    frames = sorted((f.dim, f.name) for f in site["cond_indep_stack"] if f.dim is not None)
-    return {dim: name for dim, name in frames if -plates <= dim < -1}
+def computed_sites(trace: Trace) -> dict[str, Site]:
+    """Deterministic sites of documents by name."""
+    return {n: s for n, s in trace.nodes.items() if is_deterministic(s) and in_documents(s)}
 
 
 def by_document(sites: Mapping[str, Site], scope: Scope) -> dict[str, Tensor]:
@@ -102,6 +102,8 @@ def from_guide(found: Terms, prior: Trace) -> Drawn:
     shape = (scope.particles, scope.documents)
     latents = by_document({name: site.guide for name, site in found.sites.items()}, scope)
     latents |= _draw_summed(found, prior)
+    # of a site that was summed out there is a value for every configuration, and none to go with the draw
+    latents |= by_document({n: s for n, s in found.deterministic.items() if found.joint is None}, scope)
     observed = {name: scope.expect(value).expand(shape) for name, value in found.observed.items()}
     log_q = sum((site.log_q for site in found.sites.values()), torch.zeros(1, 1)).expand(shape)
     return Drawn(latents, observed, {"log_p": found.log_weight + log_q, "log_q": log_q})
@@ -112,9 +114,11 @@ def _draw_summed(found: Terms, prior: Trace) -> dict[str, Tensor]:
     if found.joint is None:
         return {}
     joint, tables = found.joint
-    rows = joint.shape[:-2]
-    joint = joint.expand(*rows, found.scope.particles, found.scope.documents)
-    index = torch.distributions.Categorical(logits=joint.flatten(0, -3).movedim(0, -1)).sample()
+    scope, inner = found.scope, tables[0].inner
+    joint = joint.squeeze(tuple(dim for dim in range(-scope.plates, -1) if dim not in inner))
+    rows, cells = joint.shape[: -2 - len(inner)], joint.shape[-1 - len(inner) : -1]
+    joint = joint.expand(*rows, scope.particles, *cells, scope.documents).movedim(-1, -1 - len(inner))
+    index = torch.distributions.Categorical(logits=joint.flatten(0, len(rows) - 1).movedim(0, -1)).sample()
     drawn = {}
     for table, row in zip(sorted(tables, key=lambda t: t.dim), torch.unravel_index(index, rows), strict=True):
         fn: Any = prior.nodes[table.site]["fn"]
@@ -127,12 +131,13 @@ def from_values(model: nn.Module, batch: Batch, latents: dict[str, Tensor], prio
     scope = scope_of(model, batch, len(next(iter(latents.values()))))
     log_p: Tensor = torch.zeros(1, 1)
     observed = {}
-    for name, site in sample_sites(trace_model(model, batch, scope, _holding(latents, prior, scope))).items():
+    trace = trace_model(model, batch, scope, _holding(latents, prior, scope))
+    for name, site in sample_sites(trace).items():
         value = scope.log_prob(site).expand(scope.particles, scope.documents)
         log_p = log_p + value
         if site["is_observed"]:
             observed[name] = value
-    return Drawn(latents, observed, {"log_p": log_p})
+    return Drawn(latents | by_document(computed_sites(trace), scope), observed, {"log_p": log_p})
 
 
 def _holding(latents: Mapping[str, Tensor], prior: Trace, scope: Scope) -> Trace:
@@ -147,11 +152,13 @@ def _holding(latents: Mapping[str, Tensor], prior: Trace, scope: Scope) -> Trace
 
 
 def prior_latents(model: nn.Module, batch: Batch, draws: int, chunk: int) -> dict[str, Tensor]:
-    """Latents drawn from their prior, `[draws, B, *event]`; at most `chunk` documents x draws at once."""
+    """Latents drawn from their prior, and what the model computes from them, `[draws, B, *event]`; at most `chunk`
+    documents x draws at once."""
     parts: list[dict[str, Tensor]] = []
     for count in portions(draws, max(1, chunk // len(batch))):
-        sites = sample_sites(prior_trace(model, batch, count))
-        latent = {name: site for name, site in sites.items() if is_latent(site)}
+        trace = prior_trace(model, batch, count)
+        latent = {name: site for name, site in sample_sites(trace).items() if is_latent(site)}
+        latent |= computed_sites(trace)
         parts.append(by_document(latent, scope_of(model, batch, count)))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -159,10 +166,13 @@ def prior_latents(model: nn.Module, batch: Batch, draws: int, chunk: int) -> dic
 def predictions(model: Any, batch: Batch, latents: dict[str, Tensor], prior: Trace) -> dict[str, Tensor]:
     """Observations drawn given latents `[S, B, ...]`; none of text that the model cannot write.
 
-    Unconditioning a decoder that reads the true words would draw each word given the true ones before it.
+    Unconditioning a decoder that reads the true words would draw each word given the true ones before it. What is not
+    drawn, and computed by the model, is computed again.
     """
+    known = sample_sites(prior)
+    latents = {name: value for name, value in latents.items() if name in known}
     count = len(next(iter(latents.values())))
-    observed = [n for n, site in sample_sites(prior).items() if not is_latent(site) and in_documents(site)]
+    observed = [n for n, site in known.items() if not is_latent(site) and in_documents(site)]
     if isinstance(batch, TextBatch):
         if not hasattr(model, "generate") or len(observed) != 1:
             return {}

@@ -21,7 +21,7 @@ from pyro_nlp.evaluation._arviz import to_arviz
 from pyro_nlp.evaluation._drawn import (
     Drawn,
     by_document,
-    own_plates,
+    computed_sites,
     predictions,
     prior_latents,
     prior_trace,
@@ -31,8 +31,13 @@ from pyro_nlp.evaluation._drawn import (
 )
 from pyro_nlp.evaluation.documents import as_float64, batches
 from pyro_nlp.evaluation.importance import SMALLEST, pareto_smooth
-from pyro_nlp.inference.sites import Site, in_documents, is_latent
+from pyro_nlp.evaluation.topic_metrics import top_words
+from pyro_nlp.evaluation.topics import is_topic_model
+from pyro_nlp.inference.sites import Site, in_documents, is_deterministic, is_latent, own_plates
 from pyro_nlp.inference.support import base, one_hot
+
+TOP = 10
+"""Words that stand for a topic."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,9 @@ def convert(
     for rows, batch in batches(model, split, options.batch_size):
         prior = prior_trace(model, batch)
         here = _checked(model, prior)
-        sites |= here
-        observed = by_document({n: s for n, s in here.items() if not is_latent(s)}, scope_of(model, batch, 1))
+        sites |= here | computed_sites(prior)
+        seen = {name: site for name, site in here.items() if not is_latent(site)}
+        observed = by_document(seen, scope_of(model, batch, 1))
         _put_seen(collected, "observed_data", rows, observed, batch, options)
         drawn = draw(batch, prior)
         _put_draws(collected, rows, drawn, shape)
@@ -115,14 +121,14 @@ def convert(
             some = {name: value[: options.predictive_draws] for name, value in values.items()}
             predicted = predictions(model, batch, some, prior)
             _put_seen(collected, group, rows, predicted, batch, options)
-    text = {name for name, site in sites.items() if not is_latent(site)} if isinstance(split, TextSplit) else set()
-    groups = collected.assembled(text)
-    constant = _constants(split, options.labels)
+    groups = collected.assembled(set(seen) if isinstance(split, TextSplit) else set())
     named = {group: _name(group, values, sites, split, plates) for group, values in groups.items()}
     if "log_q" in groups["sample_stats"]:
         named["sample_stats"] |= _weights(groups["sample_stats"])
+    constant = {name: (("document",), value) for name, value in _constants(split, options.labels).items()}
+    constant |= _topic_words(model, split, options.vocabulary)
     if constant:
-        named["constant_data"] = {name: (("document",), value) for name, value in constant.items()}
+        named["constant_data"] = constant
     order = [*ORDER, *(group for group in named if group not in ORDER)]
     named = {group: named[group] for group in order if group in named}
     return to_arviz(named, _coordinates(named, options), attrs=attributes)
@@ -213,6 +219,19 @@ def _constants(split: Split, labels: tuple[str, ...]) -> dict[str, np.ndarray]:
     return found
 
 
+def _topic_words(
+    model: Any, split: Split, vocabulary: Vocabulary | None
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """The likeliest words of each topic, if the model has topics and the corpus names its words."""
+    if vocabulary is None or not isinstance(split, CountSplit) or not is_topic_model(model):
+        return {}
+    topics = model.topics()
+    if len(topics) > len(vocabulary):
+        return {}
+    best = top_words(topics, min(TOP, len(vocabulary)))
+    return {"topic_words": (("topic",), np.array([" ".join(vocabulary.decode(ids)) for ids in best], dtype=np.str_))}
+
+
 def _name(
     group: str, values: dict[str, np.ndarray], sites: Mapping[str, Site], split: Split, plates: int
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
@@ -236,6 +255,9 @@ def _dims(name: str, site: Site, split: Split, plates: int) -> tuple[str, ...]:
     """Names of a site's own plates and of its event's dimensions."""
     inner = tuple(own_plates(site, plates).values())
     fn = site["fn"]
+    if is_deterministic(site):
+        shares = name == "theta" and fn.event_dim == 1 and isinstance(split, CountSplit)
+        return (*inner, "topic") if shares else inner
     if not is_latent(site):
         if fn.event_dim != 1:
             return inner

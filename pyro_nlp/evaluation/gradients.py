@@ -217,6 +217,12 @@ def _smoothest(objective: Objective) -> Strategy:
 def _particle_loss(objective: Objective, bound: IWAE | WakeSleep, batch: Batch) -> Tensor:
     """The expectation of a many-particle loss, by enumeration of what all particles draw."""
     terms = objective.terms(batch)
+    inside = next((t.site for t in terms.scope.tables if t.inner), None)
+    if inside:
+        raise StructureError(
+            f"site '{inside}' stands in a plate inside the document, and has no reference under a bound of many "
+            "particles: use bound=ELBO()"
+        )
     rows = np.prod([objective.rows[name] for name in terms.sites])
     if rows**bound.particles > LIMIT:
         raise StructureError(

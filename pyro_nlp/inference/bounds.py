@@ -121,22 +121,24 @@ class ELBO(Bound):
             if not objective.estimators[name].sampled:
                 continue
             # what depends on the draw: all but a KL of its own in closed form, which has its gradient already
-            signal = -terms.log_likelihood_by_row
+            scope, log_q = terms.scope, site.log_q_by_cell
+            parts = [-value for value in terms.observed.values()]
             for other, kl in shaped.items():
                 if other != name or site.closed_form is None:
                     whole = objective.kl(other).shape is None
-                    signal = signal + paid[other] * (terms.sites[other].kl_by_row if whole else kl)
-            surrogate = objective.surrogate(name, site.log_q, _leave_one_out(signal.detach()), batch)
-            value = value + terms.scope.expect(surrogate).expand_as(cost).mean()
+                    parts.append(paid[other] * (terms.sites[other].kl_by_cell if whole else scope.as_cells(kl)))
+            signal = sum((scope.beside(part.detach(), log_q) for part in parts), torch.zeros(()))
+            surrogate = objective.surrogate(name, log_q, _leave_one_out(signal, -1 - scope.plates), batch)
+            value = value + scope.expect(surrogate).expand_as(cost).mean()
         return _report(terms, value)
 
 
-def _leave_one_out(loss: Tensor) -> Signal:
-    """The loss of each particle, and the mean of the others'."""
-    particles = loss.shape[-2]
+def _leave_one_out(loss: Tensor, dim: int) -> Signal:
+    """The loss of each particle, and the mean of the others', which stand along `dim`."""
+    particles = loss.shape[dim]
     if particles == 1:
         return Signal(loss)
-    return Signal(loss, lambda: (loss.sum(-2, keepdim=True) - loss) / (particles - 1))
+    return Signal(loss, lambda: (loss.sum(dim, keepdim=True) - loss) / (particles - 1))
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from pyro.distributions import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_nlp.inference.sites import Drawn, StructureError, Table, in_documents, is_subsample
+from pyro_nlp.inference.sites import Drawn, StructureError, Table, in_documents, is_subsample, own_plates
 from pyro_nlp.inference.support import support
 
 Draw = Callable[[TorchDistribution], Drawn | None]
-"""Given the guide's distribution of a site, expanded to `[particles, documents]`: what to draw; None for a sample."""
+"""Given the guide's distribution of a site, expanded to particles and plates: what to draw; None for a sample."""
 
 
 class Draws(Messenger):
@@ -57,15 +57,16 @@ class Draws(Messenger):
     def _draw(self, message: Any, drawn: Drawn, table: bool) -> None:
         value = drawn.value
         if table:
-            if self.plates > 1 or not in_documents(message):
+            if not in_documents(message):
                 raise StructureError(
-                    f"site '{message['name']}' is not one of a document (it stands in another plate, or in none): "
-                    "its values cannot be summed; sample it, with ScoreFunction()"
+                    f"site '{message['name']}' stands outside the plate of documents, and belongs to all of them: its "
+                    "values cannot be summed; sample it, with ScoreFunction()"
                 )
-            dim, events = -3 - len(self.tables), len(message["fn"].event_shape)
+            dim, events = -2 - self.plates - len(self.tables), len(message["fn"].event_shape)
             value = _at(value, dim - events)
             weight = None if drawn.weight is None else _at(drawn.weight, dim)
-            self.tables.append(Table(message["name"], dim, weight))
+            inner = tuple(sorted(own_plates(message, self.plates)))
+            self.tables.append(Table(message["name"], dim, weight, inner))
         message["value"], message["done"] = value, True
         message["infer"] = {**message["infer"], "drawn": drawn}
 

@@ -3,11 +3,16 @@
 A *table* is a batch dimension that an estimator adds to a site: in place of one draw the site takes several values at
 once, each with a weight, so that a sum over values is an ordinary evaluation of the model on more rows. Tables stand
 left of the particles; weights carry gradients, and `Scope.expect` sums value times weight.
+
+A *cell* is one element of the model's plates: a document, or a word of one where there is a plate of words. Values by
+cell are `[*tables, particles, *inner, documents]`, `inner` the plates beside that of documents. What stands in one cell
+of an inner plate depends on no other, so a table of values there is summed cell by cell, not over all of their
+combinations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -48,12 +53,14 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Table:
-    """A dimension over values of a site: `dim` from the right of `[..., particles, documents]`; weights, or None where
-    the model's own log-probabilities are summed (a marginalised site)."""
+    """A dimension over values of a site: `dim` from the right of values by cell; weights, `[rows, ...]` there, or None
+    where the model's own log-probabilities are summed (a marginalised site). `inner` are the dimensions of the site's
+    plates beside that of documents."""
 
     site: str
     dim: int
     weight: Tensor | None = None
+    inner: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,17 +86,47 @@ class Scope:
         return self.per_document(site["fn"].log_prob(site["value"]), site)
 
     def per_document(self, value: Tensor, site: Site) -> Tensor:
-        """Reduce a tensor of the site's batch shape to `[*tables, particles, documents]`.
+        """Reduce a tensor of the site's batch shape to `[*tables, particles, documents]`; see `by_cell`."""
+        return self.sum_cells(self.by_cell(value, site))
+
+    def by_cell(self, value: Tensor, site: Site) -> Tensor:
+        """A tensor of the site's batch shape, scaled and masked, as `[*tables, particles, *inner, documents]`.
 
         The plate's scale N/B is left out and any other scale is kept. A site outside the documents plate belongs to
         the corpus: every document carries 1/N of it.
         """
-        value = scale_and_mask(value, self.factor(site), site["mask"])
-        if value.dim() < self.plates + 1:
-            value = value[(None,) * (self.plates + 1 - value.dim())]
-        if self.plates > 1:
-            value = value.sum(tuple(range(-self.plates, -1)))
-        return value if in_documents(site) else value.sum(-1, keepdim=True) / self.population
+        value = self._whole(scale_and_mask(value, self.factor(site), site["mask"]))
+        if in_documents(site):
+            return value
+        return value.sum(tuple(range(-self.plates, 0)), keepdim=True) / self.population
+
+    def sum_cells(self, value: Tensor, events: int = 0) -> Tensor:
+        """From values by cell to `[*tables, particles, documents, *event]`."""
+        inner = tuple(range(-self.plates - events, -1 - events))
+        return self._whole(value, events).sum(inner) if inner else value
+
+    def as_cells(self, value: Tensor) -> Tensor:
+        """`[..., documents]` as a value by cell, the same in none of the inner plates."""
+        return value[(..., *[None] * (self.plates - 1), slice(None))]
+
+    def beside(self, value: Tensor, cells: Tensor) -> Tensor:
+        """The part of a value by cell that goes with each of another's cells, such as the loss that depends on a draw.
+
+        Plates that `cells` has not are summed, their tables first. What is not in a plate that `cells` has depends on
+        no cell of it, and is left out.
+        """
+        value, shape = self._whole(value), self._whole(cells).shape
+        for dim in range(-self.plates, -1):
+            if shape[dim] == 1:
+                inside = [t for t in self.tables if dim in t.inner]
+                value = self._sum_out(value, self._needed(value, inside)).sum(dim, keepdim=True)
+            elif value.shape[dim] == 1:
+                value = torch.zeros_like(value)
+        return value
+
+    def _whole(self, value: Tensor, events: int = 0) -> Tensor:
+        """With all the dimensions of particles and plates."""
+        return value[(None,) * max(0, self.plates + 1 + events - value.dim())]
 
     def factor(self, site: Site) -> float | Tensor:
         """The site's scale without the documents plate's N/B."""
@@ -99,22 +136,37 @@ class Scope:
         return factor if isinstance(factor, Tensor) or abs(factor - 1) > 1e-6 else 1.0
 
     def expect(self, value: Tensor, events: int = 0) -> Tensor:
-        """Sum out the tables: `[*tables, particles, documents, *event]` to `[particles, documents, *event]`.
+        """Sum out the tables, and then the inner plates: a value by cell to `[particles, documents, *event]`.
 
         A value that lacks a table's dimension does not depend on it and is not weighted by it, unless the weights of
         another table do (a site whose probabilities depend on an enumerated one).
         """
-        if value.dim() - events <= 2:
-            return value
-        needed = [t for t in self.tables if _depends(value, t, events)]
-        for table in needed:  # the list grows: tables that the weights of a needed one depend on
+        value = self._whole(value, events)
+        beyond = value.dim() - events - self.plates - 1
+        if beyond:
+            summed = self._sum_out(value, self._needed(value, self.tables, events), events)
+            value = summed[(0,) * beyond]
+        return self.sum_cells(value, events)
+
+    def _needed(self, value: Tensor, tables: Sequence[Table], events: int = 0) -> list[Table]:
+        """The tables that a value depends on, and those that the weights of these do."""
+        needed = [t for t in tables if _depends(value, t, events)]
+        for table in needed:  # the list grows
             assert table.weight is not None
             needed += [t for t in self.tables if t not in needed and _depends(table.weight, t)]
-        for table in needed:
+        return needed
+
+    def _sum_out(self, value: Tensor, tables: Sequence[Table], events: int = 0) -> Tensor:
+        for table in tables:
             assert table.weight is not None
+            for dim in table.inner:
+                if table.weight.shape[dim] > 1 and value.shape[dim - events] == 1:
+                    raise StructureError(
+                        f"something outside the plate of '{table.site}' depends on it, so that its values cannot be "
+                        "summed one by one: sample it, with ScoreFunction()"
+                    )
             value = value * table.weight[(..., *[None] * events)]
-        summed = value.sum([t.dim - events for t in needed], keepdim=True) if needed else value
-        return summed[(0,) * (summed.dim() - events - 2)]
+        return value.sum([t.dim - events for t in tables], keepdim=True) if tables else value
 
 
 def _depends(value: Tensor, table: Table, events: int = 0) -> bool:
@@ -162,25 +214,34 @@ class SiteTerms:
         """What was drawn, `[*tables, particles, documents, *event]`."""
         return self.guide["value"]
 
-    @cached_property
+    @property
     def log_q(self) -> Tensor:
         """log q(z | x), `[*tables, particles, documents]`."""
+        return self.scope.sum_cells(self.log_q_by_cell)
+
+    @property
+    def log_p(self) -> Tensor:
+        """log p(z), `[*tables, particles, documents]`."""
+        return self.scope.sum_cells(self.log_p_by_cell)
+
+    @cached_property
+    def log_q_by_cell(self) -> Tensor:
+        """log q(z | x), `[*tables, particles, *inner, documents]`."""
         log_q = self._log_density(self.guide)
         if self.drawn is not None and self.drawn.path_only:
             # the same at the detached value has the score alone for a gradient: what is left came through the value
-            score = self.scope.per_document(self.q.log_prob(self.value.detach()), self.guide)
+            score = self.scope.by_cell(self.q.log_prob(self.value.detach()), self.guide)
             log_q = log_q - (score - score.detach())
         return log_q
 
     @cached_property
-    def log_p(self) -> Tensor:
-        """log p(z), `[*tables, particles, documents]`."""
+    def log_p_by_cell(self) -> Tensor:
+        """log p(z), `[*tables, particles, *inner, documents]`."""
         return self._log_density(self.model)
 
     def _log_density(self, site: Site) -> Tensor:
-        if self.drawn is None or self.drawn.log_density is None:
-            return self.scope.log_prob(site)
-        return self.scope.per_document(self.drawn.log_density(site["fn"]), site)
+        own = self.drawn.log_density if self.drawn is not None else None
+        return self.scope.by_cell(site["fn"].log_prob(site["value"]) if own is None else own(site["fn"]), site)
 
     @cached_property
     def kl_per_dimension(self) -> Tensor | None:
@@ -207,23 +268,23 @@ class SiteTerms:
 
     @cached_property
     def closed_form(self) -> Tensor | None:
-        """The KL in closed form, `[*tables, particles, documents]`; None where there is none."""
+        """The KL in closed form, `[*tables, particles, *inner, documents]`; None where there is none."""
         if not self.analytic:
             return None
         try:
-            return self.scope.per_document(exact_kl(self.q, self.p), self.guide)
+            return self.scope.by_cell(exact_kl(self.q, self.p), self.guide)
         except NotImplementedError:
             return None
 
     @cached_property
-    def kl_by_row(self) -> Tensor:
-        """KL before tables are summed out: closed form, else log q - log p, `[*tables, particles, documents]`."""
-        return self.log_q - self.log_p if self.closed_form is None else self.closed_form
+    def kl_by_cell(self) -> Tensor:
+        """KL before anything is summed: closed form, else log q - log p, `[*tables, particles, *inner, documents]`."""
+        return self.log_q_by_cell - self.log_p_by_cell if self.closed_form is None else self.closed_form
 
     @cached_property
     def kl(self) -> Tensor:
         """KL(q || p) in closed form where there is one, else log q - log p at the draw, `[particles, documents]`."""
-        return self.scope.expect(self.kl_by_row)
+        return self.scope.expect(self.kl_by_cell)
 
 
 def _equal(first: object, second: object) -> bool:
@@ -237,11 +298,32 @@ def in_documents(site: Site) -> bool:
     return any(frame.name == "documents" for frame in site["cond_indep_stack"])
 
 
+def own_plates(site: Site, plates: int) -> dict[int, str]:
+    """Names of the plates of a site beside documents and draws, by their dimension, left to right."""
+    frames = sorted((f.dim, f.name) for f in site["cond_indep_stack"] if f.dim is not None)
+    return {dim: name for dim, name in frames if -plates <= dim < -1}
+
+
 def is_subsample(site: Site) -> bool:
     """Whether a site is the choice of documents that a plate makes."""
     return type(site["fn"]).__name__ == "_Subsample"
 
 
+def is_deterministic(site: Site) -> bool:
+    """Whether a site is a `pyro.deterministic`: computed from others, kept for the reader, without a density."""
+    return site["type"] == "sample" and bool(site["infer"].get("_deterministic"))
+
+
 def is_latent(site: Site) -> bool:
     """Whether a site is drawn."""
-    return site["type"] == "sample" and not site["is_observed"] and not is_subsample(site)
+    return (
+        site["type"] == "sample"
+        and not site["is_observed"]
+        and not is_subsample(site)
+        and not is_deterministic(site)  # which `poutine.uncondition` no longer calls observed
+    )
+
+
+def is_random(site: Site) -> bool:
+    """Whether a site has a density of its own, drawn or observed."""
+    return site["type"] == "sample" and not is_subsample(site) and not is_deterministic(site)

@@ -29,10 +29,12 @@ from pyro_nlp.inference.sites import (
     SiteTerms,
     StructureError,
     Table,
+    is_deterministic,
     is_latent,
+    is_random,
     is_subsample,
 )
-from pyro_nlp.inference.support import base
+from pyro_nlp.inference.support import base, categories
 
 __all__ = [
     "Scope",
@@ -53,11 +55,12 @@ class Terms:
     """What a model and a guide say of a batch.
 
     Attributes:
-        observed: log-probability of each observed site, `[*tables, particles, documents]`; where sites are summed
-            out, that of all the observations that depend on them is one entry.
+        observed: log-probability of each observed site by cell, `[*tables, particles, *inner, documents]`; where sites
+            are summed out, that of all the observations that depend on them is one entry.
         sites: the latent sites by name.
         likelihoods: the distribution of each observed site, as the model has it.
-        joint: log p(x, c) of the sites c that were summed out, before they were, and their tables.
+        deterministic: what the model computes from its latents and names, by `pyro.deterministic`; of no weight.
+        joint: log p(x, c) of the sites c that were summed out, before they were, by cell, and their tables.
     """
 
     observed: dict[str, Tensor]
@@ -65,19 +68,20 @@ class Terms:
     scope: Scope
     joint: tuple[Tensor, tuple[Table, ...]] | None = None
     likelihoods: dict[str, Any] = field(default_factory=dict)
+    deterministic: dict[str, Site] = field(default_factory=dict)
 
     def _sum(self, values: Iterable[Tensor]) -> Tensor:
         return sum(values, torch.zeros(())).expand(self.scope.particles, self.scope.documents)
 
-    @cached_property
+    @property
     def log_likelihood_by_row(self) -> Tensor:
         """log p(x | z) before tables are summed out, `[*tables, particles, documents]`."""
-        return sum(self.observed.values(), torch.zeros(1, 1))
+        return sum((self.scope.sum_cells(value) for value in self.observed.values()), torch.zeros(1, 1))
 
     @cached_property
     def log_likelihood(self) -> Tensor:
         """log p(x | z), `[particles, documents]`."""
-        return self._sum([self.scope.expect(self.log_likelihood_by_row)])
+        return self._sum([self.scope.expect(value) for value in self.observed.values()])
 
     @property
     def kl(self) -> dict[str, Tensor]:
@@ -90,14 +94,15 @@ class Terms:
         return self._sum([self.log_likelihood, *(s.log_p - s.log_q for s in self.sites.values())])
 
     def posterior(self, site: str) -> Tensor:
-        """p(c | x, other latents) of a site that was summed out, `[particles, documents, K]`."""
+        """p(c | x, other latents) of a site that was summed out, `[particles, *own plates, documents, K]`."""
         assert self.joint is not None, "no site was summed out"
         joint, tables = self.joint
         own = next(table for table in tables if table.site == site)
         others = [table.dim for table in tables if table is not own]
         share = joint.logsumexp(others, keepdim=True) if others else joint
         posterior = share.softmax(own.dim).movedim(own.dim, -1)
-        return posterior[(0,) * (posterior.dim() - 3)]
+        posterior = posterior[(0,) * (posterior.dim() - 2 - self.scope.plates)]
+        return posterior.squeeze(tuple(dim - 1 for dim in range(-self.scope.plates, -1) if dim not in own.inner))
 
 
 def terms(
@@ -230,6 +235,11 @@ def collect(guide_trace: Trace, model_trace: Trace, scope: Scope, summed: tuple[
                 f"site '{name}' is in the guide and not in the model; the model has "
                 f"{names(model_trace)}. Rename or drop it."
             )
+        if is_deterministic(partner):
+            raise StructureError(
+                f"site '{name}' is drawn by the guide and computed by the model, which has {names(model_trace)}. "
+                "Rename or drop it."
+            )
         if partner["is_observed"]:
             raise StructureError(f"site '{name}' is observed in the model: drop it from the guide.")
         sites[name] = SiteTerms(name, site, partner, scope)
@@ -237,35 +247,55 @@ def collect(guide_trace: Trace, model_trace: Trace, scope: Scope, summed: tuple[
     observed, likelihoods = {}, {}
     for name, site in model_trace.nodes.items():
         if is_latent(site) and name not in latent and name not in marginal:
+            finite = categories(site["fn"]) is not None
             raise StructureError(
                 f"latent site '{name}' of the model has no counterpart in the guide, which has "
-                f"{names(guide_trace)}. Add pyro.sample('{name}', ...) to the guide."
+                f"{names(guide_trace)}. Add pyro.sample('{name}', ...) to the guide"
+                + (f", or sum it out: Strategy(sites={{'{name}': Marginalize()}})." if finite else ".")
             )
-        if site["type"] == "sample" and site["is_observed"] and not is_subsample(site):
-            observed[name], likelihoods[name] = scope.log_prob(site), site["fn"]
-    found = Terms(observed, sites, scope, likelihoods=likelihoods)
+        if is_random(site) and site["is_observed"]:
+            observed[name] = scope.by_cell(site["fn"].log_prob(site["value"]), site)
+            likelihoods[name] = site["fn"]
+    computed = {name: site for name, site in model_trace.nodes.items() if is_deterministic(site)}
+    found = Terms(observed, sites, scope, likelihoods=likelihoods, deterministic=computed)
     return _sum_out(found, model_trace, summed) if summed else found
 
 
 def _sum_out(found: Terms, model_trace: Trace, summed: tuple[Table, ...]) -> Terms:
     """log sum_c p(c) p(x | c) in the place of the observations that depend on the sites c."""
     for name, site in found.sites.items():
-        depends = next((t.site for t in summed if _depends(site.log_p, t)), None)
+        depends = next((t.site for t in summed if _depends(site.log_p_by_cell, t)), None)
         if depends:
             raise StructureError(
                 f"site '{name}' of the model depends on '{depends}', which is summed out, so that its KL has no terms "
                 f"of its own: give '{depends}' another estimator, as Enumerate()"
             )
+    scope, inner = found.scope, summed[0].inner
+    other = next((t.site for t in summed if t.inner != inner), None)
+    if other:
+        raise StructureError(
+            f"sites '{summed[0].site}' and '{other}' stand in different plates and are both summed out: give one of "
+            "them another estimator, as Enumerate()"
+        )
+    cells = torch.zeros([2 if dim in inner else 1 for dim in range(-scope.plates, 0)])
     joint = torch.zeros(1, 1)
     for table in summed:
-        log_p = found.scope.log_prob(model_trace.nodes[table.site])
-        infer: Any = model_trace.nodes[table.site]["infer"]
-        labels = infer["labels"]
+        node: Any = model_trace.nodes[table.site]
+        # where it is masked, as in padding, nothing depends on it and its probabilities sum to one
+        log_p = scope.by_cell(node["fn"].log_prob(node["value"]), {**node, "mask": None})
+        labels = node["infer"]["labels"]
         if labels is not None:
             log_p = log_p + _excluded(labels, log_p.shape[table.dim]).view(-1, *[1] * (-table.dim - 2), len(labels))
         joint = joint + log_p
     dependent = [name for name, value in found.observed.items() if any(_depends(value, t) for t in summed)]
-    joint = sum((found.observed[name] for name in dependent), joint)
+    for name in dependent:
+        value = found.observed[name]
+        if any(value.shape[dim] == 1 and joint.shape[dim] > 1 for dim in inner):
+            raise StructureError(
+                f"site '{name}' stands outside the plate of '{summed[0].site}' and depends on it, so that its values "
+                "cannot be summed out one by one: sample it, with ScoreFunction()"
+            )
+        joint = joint + scope.beside(value, cells)
     evidence = joint.logsumexp([t.dim for t in summed], keepdim=True)
     rest = {name: value for name, value in found.observed.items() if name not in dependent}
     observed = {" and ".join(dependent): evidence} | rest
@@ -284,5 +314,5 @@ def _depends(value: Tensor, table: Table) -> bool:
 
 def names(trace: Trace) -> str:
     """The sites of a trace, for an error."""
-    found = [f"'{name}'" for name, site in trace.nodes.items() if site["type"] == "sample" and not is_subsample(site)]
+    found = [f"'{name}'" for name, site in trace.nodes.items() if is_random(site)]
     return ", ".join(found) or "no sample site"

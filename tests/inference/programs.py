@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,71 @@ class ChainGuide(PyroModule):
             pyro.sample("b", dist.OneHotCategorical(logits=self.second(batch.values) + a @ self.step))
 
 
+class Words(PyroModule):
+    """A class c of the document, one w of every word by c, in a plate of words of which the last document lacks one."""
+
+    plates = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior, self.step = nn.Parameter(torch.tensor([0.3, -0.3])), nn.Parameter(torch.randn(2, 3))
+        self.of_c, self.of_w = nn.Parameter(torch.randn(2)), nn.Parameter(torch.randn(3))
+
+    def forward(self, batch: VectorBatch) -> None:
+        with batch.documents():
+            c = pyro.sample("c", dist.OneHotCategorical(logits=self.prior))
+            with pyro.plate("words", 2, dim=-2), poutine.mask(mask=present(batch)):
+                w = pyro.sample("w", dist.OneHotCategorical(logits=c @ self.step))
+                pyro.sample("x", dist.Normal(c @ self.of_c + w @ self.of_w, 0.7), obs=batch.values.T)
+
+
+class WordsGuide(PyroModule):
+    """q(c | x) prod_t q(w_t | x_t), or q(w_t | x_t, c)."""
+
+    def __init__(self, joint: bool = False) -> None:
+        super().__init__()
+        self.first, self.each = nn.Linear(2, 2), nn.Linear(1, 3)
+        self.step = nn.Parameter(torch.randn(2, 3)) if joint else None
+
+    def forward(self, batch: VectorBatch) -> None:
+        with batch.documents():
+            c = pyro.sample("c", dist.OneHotCategorical(logits=self.first(batch.values)))
+            with pyro.plate("words", 2, dim=-2), poutine.mask(mask=present(batch)):
+                logits = self.each(batch.values.T[..., None])
+                pyro.sample("w", dist.OneHotCategorical(logits=logits if self.step is None else logits + c @ self.step))
+
+
+class Flat(Words):
+    """The same model with the words of a document as one site of many configurations, its padding drawn as well."""
+
+    plates = 1
+
+    def forward(self, batch: VectorBatch) -> None:
+        with batch.documents():
+            c = pyro.sample("c", dist.OneHotCategorical(logits=self.prior))
+            logits = (c @ self.step)[..., None, :].expand(*torch.broadcast_shapes(c.shape[:-1], (len(batch),)), 2, 3)
+            absent = ~present(batch).T[..., None]  # uniform on both sides, and so without a KL
+            w = pyro.sample("w", dist.OneHotCategorical(logits=logits.masked_fill(absent, 0.0)).to_event(1))
+            x = dist.Normal((c @ self.of_c)[..., None] + w @ self.of_w, 0.7)
+            pyro.sample("x", x.mask(present(batch).T).to_event(1), obs=batch.values)
+
+
+class FlatGuide(WordsGuide):
+    def forward(self, batch: VectorBatch) -> None:
+        with batch.documents():
+            c = pyro.sample("c", dist.OneHotCategorical(logits=self.first(batch.values)))
+            logits = self.each(batch.values[..., None])
+            if self.step is not None:
+                logits = logits + (c @ self.step)[..., None, :]
+            absent = ~present(batch).T[..., None]
+            pyro.sample("w", dist.OneHotCategorical(logits=logits.masked_fill(absent, 0.0)).to_event(1))
+
+
+def present(batch: VectorBatch) -> Tensor:
+    """The mask of words, `[T, B]`."""
+    return torch.stack([torch.ones(len(batch), dtype=torch.bool), batch.index != 2])
+
+
 def sentences() -> TextBatch:
     found: TextBatch = whole(text(3, seed=1, longest=4))
     return found
@@ -153,7 +219,7 @@ def vectors() -> VectorBatch:
     return VectorSplit(values).batch(np.arange(3))
 
 
-def tiny(model: type, guide: type) -> tuple[Any, Any]:
+def tiny(model: Callable[[], Any], guide: Callable[[], Any]) -> tuple[Any, Any]:
     torch.manual_seed(0)
     return model(), guide()
 
@@ -174,11 +240,13 @@ MODELS: dict[str, Callable[[], Pair]] = {
     "bits": lambda: (*tiny(Bits, BitsGuide), vectors()),
     "index": lambda: (*tiny(Index, IndexGuide), vectors()),
     "chain": lambda: (*tiny(Chain, ChainGuide), vectors()),
+    "words": lambda: (*tiny(Words, WordsGuide), vectors()),
+    "words, by class": lambda: (*tiny(Words, partial(WordsGuide, True)), vectors()),
     "ring": lambda: (*ring(), vectors()),
     "ring, full covariance": lambda: (*ring(diagonal=False), vectors()),
     "sentence VAE": lambda: (*vae(), sentences()),
 }
-DISCRETE = ("mixture", "discrete", "styled", "styled, z apart from c", "bits", "index", "chain")
+DISCRETE = ("mixture", "discrete", "styled", "styled, z apart from c", "bits", "index", "chain", "words", "words, by class")
 CONTINUOUS = ("ring", "ring, full covariance", "sentence VAE")
 
 

@@ -13,15 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import TextBatch
 from pyro_nlp.evaluation import gradient_check
+from pyro_nlp.evaluation.gradients import exact_gradient
 from pyro_nlp.inference import (
+    ELBO,
     IWAE,
+    KL,
     Drawn,
+    Enumerate,
+    Marginalize,
     Pathwise,
     Relax,
     ScoreFunction,
@@ -41,10 +48,16 @@ from tests.inference.programs import (
     MODELS,
     ON_CONTINUOUS,
     ON_DISCRETE,
+    Flat,
+    FlatGuide,
+    Words,
+    WordsGuide,
     many_classes,
     of_continuous,
     of_discrete,
     sentences,
+    tiny,
+    vectors,
 )
 from tests.tiny import (
     CLASSES,
@@ -63,20 +76,24 @@ def strategy_of(model: str, name: str) -> Strategy:
     return (ON_DISCRETE if model in DISCRETE else ON_CONTINUOUS)[name]
 
 
+WORDS = ("words", "words, by class")
 ELSEWHERE: dict[str, tuple[tuple[str, ...], str]] = {
     "DisARM": (tuple(m for m in DISCRETE if m != "bits"), "DisARM is for Bernoulli sites"),
     "LocalExpectation": (("bits", "index"), "is not one-hot, which LocalExpectation needs"),
     "REBAR": (("bits", "index"), "REBAR needs a OneHotCategorical"),
-    "Marginalize": (("styled",), "site 'z' of the guide depends on 'c', which is summed out"),
+    "Marginalize": (
+        ("styled", "words", "words, by class"),
+        "of the guide depends on 'c', which is summed out|'c' and 'w' stand in different plates and are both summed",
+    ),
     "TraceEnum_ELBO": (("discrete", "bits"), "which Pyro does not enumerate"),
     "TraceEnum_ELBO, Marginalize": (("styled",), "site 'z' of the guide depends on 'c', which is summed out"),
-    "Two at random": (("chain",), "site 'b': Subset.k=2. of 2 values leaves none to sample"),
+    "Two at random": (("chain", *WORDS), "site '[bc]': Subset.k=2. of 2 values leaves none to sample"),
     "dreg": (CONTINUOUS, "the doubly reparameterised gradient is one of IWAE"),
     "TraceGraph_ELBO, ScoreFunction": (CONTINUOUS, "TraceGraph_ELBO reparameterises a"),
 }
 """By the beginning of an estimator's name: the models that it is not for, and what it says of them."""
 MIXED = ("ScoreFunction, IWAE", "RunningMean, IWAE", "Neural, IWAE", "VIMCO", "VIMCO, KL weight 0.5", "wake")
-"""Without a reference where a class meets a code: see `test_iwae_of_a_class_and_a_code`."""
+"""Without a reference where a class meets a code, or stands in a plate of its own: see the tests below."""
 
 
 def refusal(model: str, name: str) -> str | None:
@@ -93,7 +110,7 @@ def costly(model: str, name: str) -> bool:
 
 
 REFUSED = [(m, e) for m, e in TABLE if refusal(m, e)]
-CHECKED = [(m, e) for m, e in TABLE if not refusal(m, e) and not ("styled" in m and e in MIXED)]
+CHECKED = [(m, e) for m, e in TABLE if not refusal(m, e) and not (("styled" in m or m in WORDS) and e in MIXED)]
 
 
 @pytest.mark.parametrize(("model", "name"), REFUSED)
@@ -107,7 +124,7 @@ def test_an_estimator_refuses_a_model_it_is_not_for(model: str, name: str) -> No
     ("model", "name"), [pytest.param(*r, marks=pytest.mark.slow) if costly(*r) else r for r in CHECKED]
 )
 def test_the_mean_gradient_is_the_exact_one(model: str, name: str) -> None:
-    exact = model in ("mixture", "discrete", "bits", "index", "chain")  # else a reference is drawn too
+    exact = model in ("mixture", "discrete", "bits", "index", "chain", *WORDS)  # else a reference is drawn too
     found = gradient_check(*MODELS[model](), strategy_of(model, name), draws=2000 if exact else 1000, copies=50)
     assert found.p_value > LEVEL / len(CHECKED), found
     assert found.exact == exact
@@ -243,6 +260,85 @@ def test_iwae_of_a_class_and_a_code_has_the_gradient_of_all_pairs_of_classes(nam
     error = sum(run.var(0) / len(run) for run in along) ** 0.5
     # Welch's t with 24 degrees of freedom or more: beyond 6.5 with probability 1e-6, in one of 36
     assert ((along[0].mean(0) - along[1].mean(0)).abs() < 6.5 * error).all()
+
+
+# ---- sites in a plate inside the document ----------------------------------------------------------------------
+
+
+def of_all_words(joint: bool, strategy: Strategy, batch: Any) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of a strategy on the twin whose words are one site."""
+    model, guide = tiny(Flat, partial(FlatGuide, joint))
+    objective = strategy.compile(model, guide, batch).eval()
+    exact = exact_gradient(model, guide, batch, strategy)
+    assert exact is not None
+    return objective(batch).detach(), exact
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        of_discrete(Enumerate()),
+        of_discrete(Enumerate(), ELBO(2)),
+        of_discrete(Enumerate(), kl=KL(0.3)),
+        of_discrete(Enumerate(), sites={"w": Marginalize()}),
+    ],
+    ids=["ELBO", "two particles", "KL weight", "marginalised"],
+)
+def test_a_sum_over_each_word_is_that_over_all_combinations(strategy: Strategy, joint: bool) -> None:
+    model, guide = tiny(Words, partial(WordsGuide, joint))
+    batch = vectors()
+    objective = strategy.compile(model, guide, batch).eval()
+    loss, gradient = of_all_words(joint, strategy, batch)
+    torch.testing.assert_close(objective(batch).detach(), loss, rtol=1e-5, atol=1e-5)
+    ours = exact_gradient(model, guide, batch, strategy)
+    assert objective.rows == {"c": 2, "w": 3}
+    torch.testing.assert_close(ours, gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("name", MIXED)
+def test_many_particles_of_words_have_the_gradient_of_all_combinations(name: str, joint: bool) -> None:
+    model, guide = tiny(Words, partial(WordsGuide, joint))
+    strategy, rows = ON_DISCRETE[name], np.tile(np.arange(3), 30)
+    strategy = replace(strategy, bound=replace(strategy.bound, particles=2))
+    with pytest.raises(StructureError, match="site 'w' stands in a plate inside the document, and has no reference"):
+        gradient_check(model, guide, vectors(), strategy, draws=10)
+    one = vectors()
+    batch = one.replace(index=one.index[rows], values=one.values[rows], population=90)
+    _, exact = of_all_words(joint, strategy, one)
+    objective = strategy.compile(model, guide, batch)
+    of_model = torch.arange(len(exact)) < sum(p.numel() for p in model.parameters())
+    directions = torch.stack([exact, exact * of_model, exact * ~of_model])
+    if "Neural" in name or "RunningMean" in name:
+        objective.eval()  # a baseline that moves with the draws it is for
+    along = flat_gradients(lambda: objective(batch), model, guide) @ directions.T
+    error = (along.var(0) / len(along)).sqrt()
+    # Student's t with 24 degrees of freedom: beyond 6.5 with probability 1e-6, in one of 36
+    assert ((along.mean(0) - directions @ exact).abs() < 6.5 * error).all()
+
+
+def test_something_outside_the_plate_that_depends_on_what_is_inside_is_refused() -> None:
+    class Outside(Words):
+        def forward(self, batch: Any) -> None:
+            with batch.documents():
+                c = pyro.sample("c", dist.OneHotCategorical(logits=self.prior))
+                with pyro.plate("words", 2, dim=-2):
+                    w = pyro.sample("w", dist.OneHotCategorical(logits=c @ self.step))
+                mean = (w @ self.of_w).mean(-2, keepdim=True)
+                pyro.sample("x", dist.Normal(mean, 0.7), obs=batch.values[:, 0])
+
+    class Guide(WordsGuide):
+        def forward(self, batch: Any) -> None:
+            with batch.documents():
+                pyro.sample("c", dist.OneHotCategorical(logits=self.first(batch.values)))
+                with pyro.plate("words", 2, dim=-2):
+                    pyro.sample("w", dist.OneHotCategorical(logits=self.each(batch.values.T[..., None])))
+
+    for estimator in (Enumerate(), Marginalize()):
+        strategy = Strategy(discrete=Enumerate(), sites={"w": estimator})
+        with pytest.raises(StructureError, match="outside the plate of 'w'.* depends on it"):
+            strategy.compile(*tiny(Outside, Guide), vectors())
 
 
 # ---- one of the user's own -------------------------------------------------------------------------------------

@@ -337,7 +337,7 @@ REFUSED: dict[str, tuple[Callable[[], tuple[Any, Any]], Strategy, str]] = {
     "a table in no plate": (
         lambda: (Outside(("x",)), Outside()),
         Strategy(discrete=Enumerate()),
-        r"site 'c' is not one of a document \(it stands in another plate, or in none\): its values cannot be summed",
+        r"site 'c' stands outside the plate of documents, and belongs to all of them: its values cannot be summed",
     ),
     "a KL weight for a site that is summed out": (
         lambda: (observed(c=one_hot), Program(c=one_hot)),
