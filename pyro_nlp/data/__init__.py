@@ -1,6 +1,7 @@
 """Batches, vocabularies, corpora and their loading; imports nothing of pyro_nlp outside `data`."""
 
-from pyro_nlp.data.batches import BOS, EOS, PAD, UNK, Batch, CountBatch, TextBatch, VectorBatch
+from pyro_nlp.data.answer_selection import TrecQA, WikiQA
+from pyro_nlp.data.batches import BOS, EOS, PAD, UNK, Batch, CountBatch, PairBatch, TextBatch, VectorBatch
 from pyro_nlp.data.corpus import Corpus, CorpusError
 from pyro_nlp.data.count_files import CountFile
 from pyro_nlp.data.counts import CountCorpus, CountSplit, Halves
@@ -8,15 +9,21 @@ from pyro_nlp.data.docstrings import Docstrings
 from pyro_nlp.data.documents import DocstringDocuments
 from pyro_nlp.data.hub import HuggingFace
 from pyro_nlp.data.loading import plan, shard
+from pyro_nlp.data.named_docstrings import NamedDocstrings
 from pyro_nlp.data.newsgroups import TwentyNews
+from pyro_nlp.data.pair_corpus import Pair, PairCorpus
+from pyro_nlp.data.pair_files import PairFile
+from pyro_nlp.data.pairs import PairSplit
 from pyro_nlp.data.ptb import PTB
 from pyro_nlp.data.splits import Split, TextSplit, VectorSplit
 from pyro_nlp.data.text import Sentence, TextCorpus
+from pyro_nlp.data.text_documents import TextDocuments
 from pyro_nlp.data.text_files import LabelledLines, TextFile
 from pyro_nlp.data.tokenise import detokenise
 from pyro_nlp.data.toy import Ring
 from pyro_nlp.data.treebanks import Treebank
 from pyro_nlp.data.trees import BracketedTrees
+from pyro_nlp.data.vectors import Vectors, read_vectors
 from pyro_nlp.data.vocabulary import Vocabulary, WordList
 
 __all__ = [
@@ -38,20 +45,31 @@ __all__ = [
     "Halves",
     "HuggingFace",
     "LabelledLines",
+    "NamedDocstrings",
+    "Pair",
+    "PairBatch",
+    "PairCorpus",
+    "PairFile",
+    "PairSplit",
     "Ring",
     "Sentence",
     "Split",
     "TextBatch",
     "TextCorpus",
+    "TextDocuments",
     "TextFile",
     "TextSplit",
+    "TrecQA",
     "Treebank",
     "TwentyNews",
     "VectorBatch",
     "VectorSplit",
+    "Vectors",
     "Vocabulary",
+    "WikiQA",
     "WordList",
     "detokenise",
     "plan",
+    "read_vectors",
     "shard",
 ]

@@ -94,6 +94,16 @@ class TextSplit(Split):
         """Targets in the split, the ends of sentence counted: what perplexity divides by."""
         return len(self._tokens) + len(self)
 
+    @property
+    def flat(self) -> np.ndarray:
+        """Ids of all sentences one after the other, without end of sentence, int32 `[sum n]`."""
+        return self._tokens
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Sentence i is `flat[offsets[i]:offsets[i + 1]]`, int64 `[N + 1]`."""
+        return self._offsets
+
     def words(self, row: int) -> list[int]:
         """Ids of one sentence, without end of sentence."""
         row = range(len(self))[row]

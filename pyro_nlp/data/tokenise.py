@@ -69,6 +69,11 @@ def whitespace(text: str) -> list[str]:
     return text.split()
 
 
+def lowered(text: str) -> list[str]:
+    """The same, lower-cased."""
+    return text.lower().split()
+
+
 def choose_tokeniser(name: Tokeniser) -> Callable[[str], list[str]]:
     """The function of that name."""
     known = {"words": words, "whitespace": whitespace}

@@ -1,4 +1,4 @@
-"""One site that is latent for some documents and known for others (layer: distributions).
+"""Sites that are known for some documents and not for others (layer: distributions).
 
 The guide's posterior is pinned at the label where there is one. The model is not told: with c at its label, its
 log-likelihood and a KL of -log p(label) are what observing c would have given (Kingma et al. 2014b, M2).
@@ -10,10 +10,10 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import OneHotCategorical
+from pyro.distributions import Bernoulli, OneHotCategorical
 from torch import Tensor
 
-from pyro_nlp.data.batches import CountBatch, TextBatch
+from pyro_nlp.data.batches import CountBatch, PairBatch, TextBatch
 
 OFF_LABEL = -1e4
 """Logit of every other class: exp() of it is exactly 0, and 0 times it is not NaN, as it would be at -inf."""
@@ -108,3 +108,10 @@ def _uniform(index: Tensor) -> Tensor:
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF  # int64 wraps; the low 32 bits are right
     return (x ^ (x >> 16)).double() / 2**32
+
+
+def observe_labels(logits: Tensor, batch: PairBatch) -> None:
+    """The site y, observed where a label is known. To be called within the plate of documents."""
+    labels = batch.labels if batch.labels is not None else torch.full_like(batch.group, -1)
+    known = labels >= 0
+    pyro.sample("y", Bernoulli(logits=logits.float()).mask(known), obs=labels.clamp(min=0).float())

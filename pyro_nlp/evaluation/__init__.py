@@ -2,6 +2,7 @@
 
 from pyro_nlp.evaluation._arviz import read_netcdf, to_arviz, write_netcdf
 from pyro_nlp.evaluation.agreement import SeedAgreement, adjusted_rand, linear_cka, seed_agreement
+from pyro_nlp.evaluation.binary import BinaryCalibration, ReliabilityCurve, binary_calibration, reliability_plot
 from pyro_nlp.evaluation.calibration import (
     Calibration,
     PredictiveCheck,
@@ -41,6 +42,14 @@ from pyro_nlp.evaluation.latent import (
     traverse,
 )
 from pyro_nlp.evaluation.leave_one_out import Loo, loo, loo_of_draws
+from pyro_nlp.evaluation.lexical import (
+    LogisticRanker,
+    bm25,
+    fit_logistic,
+    overlap_features,
+    stop_words,
+    tf_idf,
+)
 from pyro_nlp.evaluation.likelihood import (
     Difference,
     ElboTerms,
@@ -51,6 +60,14 @@ from pyro_nlp.evaluation.likelihood import (
     perplexity,
 )
 from pyro_nlp.evaluation.posterior import mcmc_to_arviz, posterior_to_arviz
+from pyro_nlp.evaluation.ranking import (
+    Interval,
+    PairedInterval,
+    Ranking,
+    RankingDifference,
+    compare_rankings,
+    rank_questions,
+)
 from pyro_nlp.evaluation.references import GridPosterior, NutsPosterior, grid_posterior, nuts_posterior
 from pyro_nlp.evaluation.report import Evaluation, evaluate
 from pyro_nlp.evaluation.texts import analogy, as_split, codes, impute, interpolate, reconstruct, sample_prior
@@ -61,6 +78,7 @@ from pyro_nlp.evaluation.topic_metrics import (
     coherence_npmi,
     distinct_topics,
     redundancy,
+    reference_for,
     retrieval_precision,
     top_words,
     topic_diversity,
@@ -87,6 +105,7 @@ from pyro_nlp.evaluation.uses import (
 
 __all__ = [
     "Aggregate",
+    "BinaryCalibration",
     "Calibration",
     "Coherence",
     "Completion",
@@ -100,16 +119,22 @@ __all__ = [
     "ImportanceDiagnostics",
     "ImportanceSummary",
     "InferenceGaps",
+    "Interval",
     "Likelihood",
+    "LogisticRanker",
     "Loo",
     "MeanSpace",
     "MutualInformation",
     "NoDensityError",
     "NutsPosterior",
+    "PairedInterval",
     "Posteriors",
     "PredictiveCheck",
     "Probe",
+    "Ranking",
+    "RankingDifference",
     "Refinement",
+    "ReliabilityCurve",
     "Retrieval",
     "SeedAgreement",
     "TopicCollapse",
@@ -120,11 +145,14 @@ __all__ = [
     "aggregate",
     "analogy",
     "as_split",
+    "binary_calibration",
+    "bm25",
     "checks_to_xarray",
     "class_posteriors",
     "codes",
     "coherence_npmi",
     "compare",
+    "compare_rankings",
     "distinct_topics",
     "diversity",
     "document_completion",
@@ -133,6 +161,7 @@ __all__ = [
     "evaluate",
     "evaluate_topics",
     "exact_gradient",
+    "fit_logistic",
     "forward_perplexity",
     "gradient_check",
     "gradient_variance",
@@ -154,16 +183,20 @@ __all__ = [
     "mutual_information",
     "neighbours",
     "nuts_posterior",
+    "overlap_features",
     "pareto_smooth",
     "perplexities",
     "perplexity",
     "posterior_to_arviz",
     "posteriors",
     "predictive_checks",
+    "rank_questions",
     "read_netcdf",
     "reconstruct",
     "reconstruction_bleu",
     "redundancy",
+    "reference_for",
+    "reliability_plot",
     "retrieval_precision",
     "reverse_perplexity",
     "sample_prior",
@@ -171,6 +204,8 @@ __all__ = [
     "sensitivity",
     "shuffled_rise",
     "simulation_based_calibration",
+    "stop_words",
+    "tf_idf",
     "theta",
     "to_arviz",
     "top_words",

@@ -15,7 +15,7 @@ from pyro_nlp.data.splits import Split
 from pyro_nlp.distributions.von_mises_fisher import VonMisesFisher, pairwise_log_density
 from pyro_nlp.evaluation.documents import as_float64, batches, judging, per_document
 from pyro_nlp.evaluation.likelihood import Difference, compare
-from pyro_nlp.inference.sites import SiteTerms
+from pyro_nlp.inference.sites import SiteTerms, own_plates
 from pyro_nlp.inference.support import one_hot
 from pyro_nlp.inference.terms import terms
 
@@ -55,12 +55,14 @@ def posteriors(
     marginal: Collection[str] = (),
 ) -> dict[str, Posteriors]:
     """The guide's answer for every document and site that is a vector or one-hot, in corpus order; those in `marginal`
-    are left out."""
+    and those of parts of a document are left out."""
     found: dict[str, dict[str, np.ndarray]] = {}
     classes: dict[str, int] = {}
     with judging(model, guide, seed):
         for rows, batch_terms in per_document(model, guide, split, 1, batch_size, marginal):
             for name, site in batch_terms.sites.items():
+                if own_plates(site.guide, site.scope.plates):
+                    continue
                 if one_hot(site.q):
                     classes[name] = site.q.event_shape[-1]
                 elif len(site.q.event_shape) != 1:
@@ -213,10 +215,11 @@ def shuffled_rise(
     seed: int = 0,
     batch_size: int = 64,
     marginal: Collection[str] = (),
-) -> Difference:
+) -> Difference | None:
     """How much worse documents are predicted from another document's z than from their own, in nats.
 
     Near zero, the decoder does not listen to z. Paired per document, one draw of z each, shuffled over the whole split.
+    None where documents have latents for each of their parts, which another document's cannot stand for.
     """
     count = len(split)
     own, others = np.zeros(count), np.zeros(count)
@@ -224,6 +227,8 @@ def shuffled_rise(
     with judging(model, guide, seed):
         for rows, found in per_document(model, guide, split, 1, batch_size, marginal):
             own[rows] = as_float64(found.log_likelihood[0])
+            if found.scope.plates > 1:
+                return None
             for name, site in found.sites.items():
                 store = drawn.setdefault(name, site.value.new_zeros(count, *site.value.shape[2:]))
                 store[torch.from_numpy(rows)] = site.value[0]

@@ -17,6 +17,7 @@ from pyro_nlp.data.batches import Batch
 from pyro_nlp.data.splits import Split
 from pyro_nlp.evaluation.documents import as_float64, batches, device_of, judging
 from pyro_nlp.inference import Marginalize, ScoreFunction, Strategy, StructureError
+from pyro_nlp.inference.sites import own_plates
 from pyro_nlp.inference.support import one_hot
 from pyro_nlp.inference.terms import terms
 
@@ -74,11 +75,14 @@ def class_posteriors(
 def _posteriors(model: nn.Module, guide: nn.Module | None, batch: Batch, summed: Collection[str]) -> dict[str, Tensor]:
     if not summed:
         sites = terms(model, guide, batch).sites.items()
-        return {n: s.q.mean[0] for n, s in sites if one_hot(s.q) and len(s.q.event_shape) == 1}
+        classes = {n: s for n, s in sites if one_hot(s.q) and len(s.q.event_shape) == 1}
+        return {n: s.q.mean[0] for n, s in classes.items() if not own_plates(s.guide, s.scope.plates)}
     found = terms(model, guide, batch, marginal=summed)
     if found.sites:
         found = terms(model, guide, batch, particles=DRAWS, marginal=summed)
-    return {name: found.posterior(name).mean(0).expand(len(batch), -1) for name in summed}
+    assert found.joint is not None
+    of_documents = [table.site for table in found.joint[1] if not table.inner]
+    return {name: found.posterior(name).mean(0).expand(len(batch), -1) for name in of_documents}
 
 
 class ExactGuide(PyroModule):

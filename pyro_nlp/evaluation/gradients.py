@@ -308,6 +308,8 @@ def _repeat(batch: Batch, copies: int) -> Batch:
         value = getattr(batch, field.name)
         if isinstance(value, Tensor):
             changes[field.name] = value.repeat(copies, *[1] * (value.dim() - 1))
+        elif isinstance(value, Batch) and len(value) == len(batch):  # first texts of pairs are held once
+            changes[field.name] = _repeat(value, copies)
     return batch.replace(**changes)
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from pyro_nlp.data.counts import CountSplit
+from pyro_nlp.data.pairs import PairSplit
 from pyro_nlp.data.splits import Split, TextSplit
 from pyro_nlp.evaluation.collapse import (
     MutualInformation,
@@ -32,7 +33,10 @@ IGNORED = 0.1
 
 @dataclass(frozen=True)
 class Latent:
-    """How one latent site is used. KL and shuffled rise in nats per document; see `collapse` for the rest."""
+    """How one latent site is used. KL and shuffled rise in nats per document; see `collapse` for the rest.
+
+    Of a site for each part of a document, as its words, only the KL is known, and `dimensions` is 0.
+    """
 
     kl: float
     active_units: int
@@ -72,7 +76,12 @@ class Evaluation:
     def collapsed(self) -> bool:
         """Whether there are latents that the model does not listen to: another document's do as well."""
         rise = self.shuffled_rise
-        return bool(self.latents) and rise is not None and rise.mean < max(IGNORED, 3 * rise.standard_error)
+        return self._whole and rise is not None and rise.mean < max(IGNORED, 3 * rise.standard_error)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether there are latents of a whole document."""
+        return any(site.dimensions for site in self.latents.values())
 
     @property
     def verdict(self) -> str:
@@ -88,6 +97,8 @@ class Evaluation:
             return f"collapsed: KL {kl:.3f} nats{paid}, {self._active()} units active{rise}"
         if self.likelihood is None:
             return f"a point per document, with no density{rise}"
+        if not self._whole:
+            return f"of the parts of a document: KL {kl:.2f} nats"
         return f"in use: KL {kl:.2f} nats, {self._active()} units active{rise}"
 
     def _active(self) -> str:
@@ -113,7 +124,8 @@ class Evaluation:
         rows["reconstruction"] = f"{self.reconstruction:.2f}"
         for name, site in self.latents.items():
             rows[f"KL of {name}"] = f"{site.kl:.2f}"
-            rows[f"active units of {name}"] = f"{site.active_units} of {site.dimensions}"
+            if site.dimensions:
+                rows[f"active units of {name}"] = f"{site.active_units} of {site.dimensions}"
             mi = site.mutual_information
             if mi is not None:
                 rows[f"mutual information of {name}, whole split"] = (
@@ -176,9 +188,12 @@ def evaluate(
         likelihood = importance_nll(model, guide, split, samples, seed=seed, precision=precision)
     except NoDensityError:
         likelihood = None
-    tokens = split.tokens if isinstance(split, TextSplit | CountSplit) else 0
+    tokens = 0
+    if isinstance(split, TextSplit | CountSplit) or (isinstance(split, PairSplit) and split.labels is None):
+        tokens = split.tokens
     latents, rise = {}, None
     if guide is not None and terms.kl:
+        latents = {name: Latent(float(kl.mean()), 0, 0, None) for name, kl in terms.kl.items()}
         for name, posterior in posteriors(model, guide, split, seed=seed, marginal=marginal).items():
             information = mutual_information(posterior, seed=seed)
             latents[name] = Latent(float(terms.kl[name].mean()), active_units(posterior), posterior.units, information)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pyro_nlp.data.batches import Batch, CountBatch, TextBatch, VectorBatch
+from pyro_nlp.data.batches import Batch, CountBatch, PairBatch, TextBatch, VectorBatch
 from pyro_nlp.inference.sites import StructureError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class _Guess(nn.Module):
     def __init__(self, batch: Batch, width: int, buckets: int, decay: float) -> None:
         super().__init__()
         self.mean, self.buckets = _Mean(decay), buckets
-        if isinstance(batch, TextBatch):
+        if isinstance(_text(batch), TextBatch):
             self.each, features = nn.Embedding(buckets, 1), width  # a loss adds up over words, and so does a guess
             self.words = nn.Embedding(buckets, width)
             nn.init.zeros_(self.each.weight)
@@ -139,11 +139,17 @@ class _Guess(nn.Module):
         self.network = nn.Sequential(nn.Linear(features, width), nn.Tanh(), last)
 
     def forward(self, batch: Batch) -> Tensor:
+        batch = _text(batch)
         if not isinstance(batch, TextBatch):
             return self.network(_vector(batch)).squeeze(-1)
         ids, mask = batch.targets % self.buckets, batch.mask[..., None]
         vectors = (self.words(ids) * mask).sum(-2) / mask.sum(-2)
         return (self.network(vectors) + (self.each(ids) * mask).sum(-2)).squeeze(-1)
+
+
+def _text(batch: Batch) -> Batch:
+    """Of pairs the second texts."""
+    return batch.second if isinstance(batch, PairBatch) else batch
 
 
 def _vector(batch: Batch) -> Tensor:

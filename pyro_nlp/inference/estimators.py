@@ -205,6 +205,8 @@ class Subset(Estimator):
     def draw(self, q: TorchDistribution, now: Now) -> Drawn | None:
         values = support(q)
         log_q = q.log_prob(_each(values, q)).movedim(0, -1)  # [*batch, K]
+        if self.k >= len(values):  # a batch of shorter texts than the one that was looked at
+            return Drawn(_each(values, q), log_q.movedim(-1, 0).exp())
         if self.choose == "random":
             chosen = torch.rand_like(log_q).topk(self.k, -1).indices
             kept = log_q.gather(-1, chosen)

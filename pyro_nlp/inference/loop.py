@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pyro_nlp.data.batches import Batch, TextBatch, drop_words
+from pyro_nlp.data.batches import Batch, PairBatch, TextBatch, drop_words
 from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.data.loading import plan, shard
 from pyro_nlp.data.splits import Split
@@ -191,6 +191,8 @@ class Loop:
     def _batch(self, rows: np.ndarray) -> Batch:
         batch = self.corpus.train.batch(shard(rows, self.rank, self.world)).to(self.device)
         rate = at(self.training.word_dropout, int(self.objective.step), self.objective.steps_per_epoch)
+        if rate and isinstance(batch, PairBatch):
+            return batch.replace(second=drop_words(batch.second, rate))
         return drop_words(batch, rate) if rate and isinstance(batch, TextBatch) else batch
 
     def _clip(self) -> None:

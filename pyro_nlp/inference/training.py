@@ -119,6 +119,9 @@ class Training:
         precision: `float32`; `bf16` for autocast with log-probabilities and KL in float32; `auto` for bf16 where this
             machine multiplies in it at least half as fast again.
         device: `auto`, `cpu`, `cuda` ...
+        vectors: file of word vectors in the text format of word2vec or GloVe, from which every embedding of the model
+            and the guide that is as wide starts. None starts from random ones.
+        keep_vectors: do not train those embeddings on: words without a vector keep what they began with.
         log_every: steps between rows of metrics.jsonl.
         checkpoint_minutes: longest time without a checkpoint; one is also written after every epoch and on Ctrl-C.
     """
@@ -131,6 +134,8 @@ class Training:
     plateau: Plateau | None = Plateau()
     precision: Precision = "float32"
     device: str = "auto"
+    vectors: str | None = None
+    keep_vectors: bool = False
     log_every: int = 50
     checkpoint_minutes: float = 5.0
 
@@ -139,6 +144,8 @@ class Training:
             raise ValueError("Training: epochs, batch_size and log_every must be at least 1")
         if self.precision not in ("float32", "bf16", "auto"):
             raise ValueError(f"Training: precision is 'float32', 'bf16' or 'auto', not {self.precision!r}")
+        if self.keep_vectors and self.vectors is None:
+            raise ValueError("Training: keep_vectors keeps the word vectors of a file: give it as vectors")
 
 
 def choose_device(name: str) -> torch.device:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from pyro_nlp.data.batches import TextBatch
 from pyro_nlp.nn.words import word_vectors
 
+Pooling = Literal["last", "mean", "max"]
+
 
 class Encoder(nn.Module, ABC):
     """A batch of B documents to features `[B, width]`."""
@@ -25,7 +27,20 @@ class Encoder(nn.Module, ABC):
         """Features of each document, `[B, width]`."""
 
 
-class LSTMEncoder(Encoder):
+class StateEncoder(Encoder):
+    """An encoder with a state at every word, of which its features are a summary: what attention looks at."""
+
+    pooling: Pooling
+
+    @abstractmethod
+    def states(self, batch: TextBatch) -> Tensor:
+        """`[B, T, width]`; whatever stands at padding."""
+
+    def forward(self, batch: TextBatch) -> Tensor:
+        return pool(self.states(batch), batch.mask, self.pooling)
+
+
+class LSTMEncoder(StateEncoder):
     """An LSTM over the words, pooled.
 
     Args:
@@ -33,7 +48,8 @@ class LSTMEncoder(Encoder):
         embedding: size of the word vectors.
         width: size of the features.
         pooling: `last` state (Bowman et al. 2016), or `mean` or `max` over the real positions (Long et al. 2019).
-        dropout: rate on word vectors.
+        dropout: rate on word vectors, and between layers.
+        layers: recurrent layers.
     """
 
     cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM
@@ -43,23 +59,28 @@ class LSTMEncoder(Encoder):
         vocabulary: int,
         embedding: int = 256,
         width: int = 256,
-        pooling: Literal["last", "mean", "max"] = "last",
+        pooling: Pooling = "last",
         dropout: float = 0.0,
+        layers: int = 1,
     ) -> None:
         super().__init__()
         self.embedding, self.width, self.pooling = embedding, width, pooling
         self.words = word_vectors(vocabulary, embedding)
-        self.network = self.cell(embedding, width, batch_first=True)
+        between = dropout if layers > 1 else 0.0
+        self.network = self.cell(embedding, width, layers, batch_first=True, dropout=between)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, batch: TextBatch) -> Tensor:
-        return self.read(self.words(batch.targets), batch.mask)
+    def states(self, batch: TextBatch) -> Tensor:
+        return self._run(self.words(batch.targets))
 
     def read(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Features of sequences of word vectors: vectors `[B, T, embedding]`, mask `[B, T]`, result `[B, width]`."""
+        return pool(self._run(vectors), mask, self.pooling)
+
+    def _run(self, vectors: Tensor) -> Tensor:
         # Left to right, so padding on the right cannot reach a real state: no packing needed.
         states, _ = self.network(self.dropout(vectors))
-        return pool(states, mask, self.pooling)
+        return states
 
 
 class GRUEncoder(LSTMEncoder):
@@ -68,7 +89,43 @@ class GRUEncoder(LSTMEncoder):
     cell = nn.GRU
 
 
-def pool(states: Tensor, mask: Tensor, how: Literal["last", "mean", "max"]) -> Tensor:
+class CNNEncoder(StateEncoder):
+    """A convolution over windows of words and tanh, pooled: the bigram network of Yu et al. 2014 (arXiv:1412.1632).
+
+    A state at every word, of it and the words before it.
+
+    Args:
+        vocabulary: number of words.
+        embedding: size of the word vectors.
+        width: size of the features.
+        window: words in a window.
+        pooling: as of `LSTMEncoder`.
+        dropout: rate on word vectors.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        embedding: int = 256,
+        width: int = 256,
+        window: int = 2,
+        pooling: Pooling = "mean",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if window < 1:
+            raise ValueError(f"CNNEncoder: window is {window}; it holds at least one word")
+        self.width, self.pooling, self.window = width, pooling, window
+        self.words = word_vectors(vocabulary, embedding)
+        self.convolution = nn.Conv1d(embedding, width, window)
+        self.dropout = nn.Dropout(dropout)
+
+    def states(self, batch: TextBatch) -> Tensor:
+        vectors = self.dropout(self.words(batch.targets)).transpose(1, 2)
+        return self.convolution(nn.functional.pad(vectors, (self.window - 1, 0))).tanh().transpose(1, 2)
+
+
+def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
     """One vector from the real positions of each row: states `[B, T, D]`, mask `[B, T]`, result `[B, D]`."""
     if how == "last":
         last = mask.sum(-1).sub(1).clamp(min=0)
