@@ -22,8 +22,9 @@ class ETM(PyroModule):
     rho are vectors of words and alpha_k of a topic, in one space. With vectors trained elsewhere (`embed`), words that
     the corpus shows rarely or never get their place among the topics from those that are like them.
 
-    Sites    z  Normal(0, 1), event [latent]
-             x  TopicMixture, event [V]
+    Sites    z      Normal(0, 1), event [latent]
+             theta  deterministic, event [latent]
+             x      TopicMixture, event [V]
     Plates   documents (dim -1)
 
     Args:
@@ -58,7 +59,8 @@ class ETM(PyroModule):
     def forward(self, batch: CountBatch) -> None:
         with batch.documents():
             z = pyro.sample("z", dist.Normal(self.zero, 1.0).expand([self.latent]).to_event(1))
-            words = TopicMixture(z.softmax(-1), self.log_topics(), batch.counts.sum(-1))
+            theta = pyro.deterministic("theta", z.softmax(-1), event_dim=1)
+            words = TopicMixture(theta, self.log_topics(), batch.counts.sum(-1))
             pyro.sample("x", words, obs=batch.counts)
 
     def log_topics(self) -> Tensor:

@@ -23,8 +23,9 @@ class GSM(PyroModule):
     start small every topic starts as the same distribution, theta changes nothing, and its posterior has become the
     prior before topics have parted: so GSM nearly collapses. Here t_k . v starts with a standard deviation of `spread`.
 
-    Sites    z  Normal(0, 1), event [latent]
-             x  TopicMixture, event [V]
+    Sites    z      Normal(0, 1), event [latent]
+             theta  deterministic, event [latent]
+             x      TopicMixture, event [V]
     Plates   documents (dim -1)
 
     Args:
@@ -60,7 +61,8 @@ class GSM(PyroModule):
     def forward(self, batch: CountBatch) -> None:
         with batch.documents():
             z = pyro.sample("z", dist.Normal(self.zero, 1.0).expand([self.latent]).to_event(1))
-            words = TopicMixture(self.theta(z), self.log_topics(), batch.counts.sum(-1))
+            theta = pyro.deterministic("theta", self.theta(z), event_dim=1)
+            words = TopicMixture(theta, self.log_topics(), batch.counts.sum(-1))
             pyro.sample("x", words, obs=batch.counts)
 
     def theta(self, z: Tensor) -> Tensor:

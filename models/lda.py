@@ -78,8 +78,8 @@ class EnumeratedLDA(LDA):
     """p(theta) prod_t p(k_t | theta) p(w_t | k_t), assignments enumerated by Pyro      Blei et al. 2003 (JMLR 3)
 
     The same model and the same parameters with every word's topic a site, for a guide of theta alone and
-    `Strategy(discrete=Marginalize(), bound=PyroELBO("TraceEnum_ELBO"))`: a check of `LDA`, and a place to begin from
-    where a word's topic is to depend on more than theta. It holds `[K, T, B, V]` numbers.
+    `Strategy(discrete=Marginalize())`, with `bound=PyroELBO("TraceEnum_ELBO")` by Pyro: a check of `LDA`, and a place
+    to begin from where a word's topic is to depend on more than theta. It holds `[K, T, B, V]` numbers.
 
     Sites    theta  Dirichlet(a), event [latent]
              k      Categorical, enumerated in parallel, one for each word

@@ -32,8 +32,8 @@ class ProdLDA(PyroModule):
     running moments are constants, so every reported bound is one of a document. Dropout on theta is a part of training
     too.
 
-    Sites    z      Normal(0, sqrt((1 - 1/K) / a)), event [latent]; or, with prior="dirichlet",
-             theta  Dirichlet(a), event [latent]
+    Sites    z      Normal(0, sqrt((1 - 1/K) / a)), event [latent]; with prior="dirichlet" there is none
+             theta  deterministic, or Dirichlet(a), event [latent]
              x      BagOfWords, event [V]
     Plates   documents (dim -1)
 
@@ -79,7 +79,8 @@ class ProdLDA(PyroModule):
             if self.exact:
                 theta = pyro.sample("theta", dist.Dirichlet(self.concentration))
             else:
-                theta = pyro.sample("z", dist.Normal(0.0, self.scale).expand([self.latent]).to_event(1)).softmax(-1)
+                z = pyro.sample("z", dist.Normal(0.0, self.scale).expand([self.latent]).to_event(1))
+                theta = pyro.deterministic("theta", z.softmax(-1), event_dim=1)
             pyro.sample("x", self.words(theta, batch.counts.sum(-1)), obs=batch.counts)
 
     def words(self, theta: Tensor, total: Tensor) -> TorchDistribution:
@@ -108,8 +109,8 @@ class NVLDA(ProdLDA):
     documents are not coupled and there is nothing to average while training. Topics that dropout leaves share the
     document between them (the published code lets the shares sum to something else).
 
-    Sites    z      Normal(0, sqrt((1 - 1/K) / a)), event [latent]; or, with prior="dirichlet",
-             theta  Dirichlet(a), event [latent]
+    Sites    z      Normal(0, sqrt((1 - 1/K) / a)), event [latent]; with prior="dirichlet" there is none
+             theta  deterministic, or Dirichlet(a), event [latent]
              x      TopicMixture, event [V]
     Plates   documents (dim -1)
 

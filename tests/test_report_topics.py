@@ -16,7 +16,8 @@ from pyro_nlp.data.vocabulary import WordList
 from pyro_nlp.diagnosis import Diagnoses, as_dict, diagnose, diagnose_runs, page, save, save_posteriors
 from pyro_nlp.diagnosis.bags import bag_text
 from pyro_nlp.diagnosis.topics import hellinger, scaled
-from pyro_nlp.evaluation import read_netcdf
+from pyro_nlp.evaluation import read_netcdf, top_words
+from pyro_nlp.guides.mean_field import MeanFieldGuide
 from tests import bags
 from tests.test_report_page import EVIL, FEW, browser, checked, opened, run
 
@@ -49,7 +50,8 @@ def test_every_topic_model_is_diagnosed_by_its_topics_and_documents_as_mixtures(
     text = page(everything)
     checked(text)
     assert {"topics", "mixtures", "weights", "projection", "probes", "nearest", "documents"} <= set(found.sections)
-    assert {"Interpolations", "Documents read back", "Calibration"} <= set(found.left_out)
+    assert {"Interpolations", "Documents read back"} <= set(found.left_out)
+    assert len(found.sections["calibration"].ranks) == bags.TOPICS + 1
     assert all(len(why) > 20 and "\n" not in why for why in found.left_out.values())
     topics, mixtures = found.sections["topics"], found.sections["mixtures"]
     shares = [topic.share for topic in topics.topics]
@@ -107,11 +109,31 @@ def test_bags_are_shown_by_their_most_frequent_words() -> None:
     assert bag_text(split, 0, words, 1) == "b ×4 …"
 
 
-def test_posterior_draws_of_shares_are_by_topic_and_bags_by_word(tmp_path: Path) -> None:
-    made = topic_run("LDA")
-    save_posteriors({"lda": made}, diagnose_runs({"lda": made}, **FEW), tmp_path)
+def test_a_guide_that_does_not_read_what_is_written_is_not_calibrated() -> None:
+    torch.manual_seed(0)
+    model = bags.make("GSM")[0]
+    corpus = LabelledBags()
+    guide = MeanFieldGuide(len(corpus.train), bags.TOPICS)
+    with torch.no_grad():
+        guide.loc.normal_()
+    found = diagnose(run((model, guide), corpus), "train", documents=len(corpus.train), draws=30)
+    assert "does not read what is written" in found.left_out["Calibration"]
+
+
+@pytest.mark.parametrize("name", ["LDA", "GSM", "GSB", "RSB", "ETM", "ProdLDA", "NVLDA", "ProdLDA, Dirichlet"])
+def test_posterior_draws_of_shares_are_by_topic_and_bags_by_word(name: str, tmp_path: Path) -> None:
+    made = topic_run(name)
+    save_posteriors({name: made}, diagnose_runs({name: made}, **FEW), tmp_path)
     draws = read_netcdf(tmp_path / "posterior.nc")
-    assert draws["posterior"]["theta"].dims == ("chain", "draw", "document", "topic")
+    for group in ("posterior", "prior"):
+        assert draws[group]["theta"].dims == ("chain", "draw", "document", "topic")
+        np.testing.assert_allclose(draws[group]["theta"].sum("topic"), 1, atol=1e-6)  # float32 softmaxes
+    words = draws["constant_data"]["topic_words"]
+    assert words.dims == ("topic",) and all(len(line.split(" ")) == 7 for line in words.values)
+    best = top_words(made.model.topics(), 7)[0]
+    assert str(words.values[0]) == " ".join(made.corpus.vocabulary.decode(best))
+    for group in ("log_likelihood", "observed_data"):
+        assert set(draws[group].data_vars) == {"x"}
     assert draws["observed_data"]["x"].dims == ("document", "word")
     assert draws["observed_data"]["word"].values.tolist() == list(made.corpus.vocabulary.words)
 

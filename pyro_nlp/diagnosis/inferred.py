@@ -13,7 +13,7 @@ from pyro_nlp.evaluation.calibration import (
     simulation_based_calibration,
 )
 from pyro_nlp.evaluation.gaps import InferenceGaps, Refinement, inference_gaps
-from pyro_nlp.inference.terms import StructureError
+from pyro_nlp.evaluation.topics import reads_words
 
 REFINEMENT, SAMPLES = Refinement(steps=100, rate=0.1, particles=2), 200
 """Of the gaps: how each document's parameters are refined, and draws that ELBOs are judged by."""
@@ -41,17 +41,10 @@ def gaps(subject: Subject) -> InferenceGaps:
 
 def calibration(subject: Subject) -> Calibration:
     """Ranks of the latents that documents were written from, among the guide's draws given these documents."""
-    guide, seed = subject.dense_guide, subject.protocol.seed
-
-    def measured() -> Calibration:
-        try:
-            return simulation_based_calibration(subject.model, guide, subject.split, SIMULATIONS, DRAWS, BINS, seed)
-        except StructureError:
-            if isinstance(subject.split, CountSplit):
-                raise LeftOut("bags of words are not dreamt from the prior") from None
-            raise
-
-    return asked(measured)
+    guide, split, seed = subject.dense_guide, subject.split, subject.protocol.seed
+    if isinstance(split, CountSplit) and not reads_words(subject.model, guide, split):
+        raise LeftOut(f"{type(guide).__name__} has parameters of each document's own and does not read what is written")
+    return asked(lambda: simulation_based_calibration(subject.model, guide, split, SIMULATIONS, DRAWS, BINS, seed))
 
 
 @dataclass(frozen=True)

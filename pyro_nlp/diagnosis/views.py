@@ -207,9 +207,9 @@ VIEWS: dict[str, tuple[str, Callable[..., list[Block]]]] = {
         _gaps,
     ),
     "calibration": (
-        "Documents are written from latents drawn from the prior; among the guide's draws given such a document, the "
-        "true latents should have any rank. Heaped in the middle: the guide is too wide. At the ends: too narrow. "
-        "Between the lines lie 99 % of the bins of a right guide.",
+        "Documents are written from latents drawn from the prior, bags of words as long as these; among the guide's "
+        "draws given such a document, the true latents should have any rank. Heaped in the middle: the guide is too "
+        "wide. At the ends: too narrow. Between the lines lie 99 % of the bins of a right guide.",
         _calibration,
     ),
     "checks": (

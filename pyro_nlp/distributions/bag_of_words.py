@@ -58,14 +58,18 @@ class BagOfWords(TorchDistribution):
             raise ValueError(f"{type(self).__name__}: how many words are to be drawn? Give total=...")
         with torch.no_grad():
             shape = torch.Size(sample_shape) + self.batch_shape
-            probs = self.log_probs.exp().expand(*shape, -1).reshape(-1, self.event_shape[0])
-            totals = torch.as_tensor(self.total, device=probs.device).expand(shape).reshape(-1, 1)
-            longest = int(totals.max()) if len(totals) else 0
-            counts = torch.zeros_like(probs)
-            if longest:
-                words = probs.multinomial(longest, replacement=True)
-                counts.scatter_add_(1, words, (torch.arange(longest, device=probs.device) < totals).to(probs.dtype))
-            return counts.view(*shape, -1)
+            vocabulary = self.event_shape[0]
+            probs = self.log_probs.exp().expand(*shape, -1).reshape(-1, vocabulary)
+            totals = torch.as_tensor(self.total, device=probs.device).expand(shape).reshape(-1).long()
+            # by the inverse of the cumulative probabilities, those of document i between i and i + 1: `multinomial`
+            # would draw as many words for every document as for the longest
+            cumulative = probs.double().cumsum(-1)
+            documents = torch.arange(len(probs), device=probs.device)
+            ends = cumulative / cumulative[:, -1:] + documents[:, None]
+            document = documents.repeat_interleave(totals)
+            points = document + torch.rand(len(document), dtype=ends.dtype, device=probs.device)
+            words = torch.searchsorted(ends.flatten(), points, right=True).minimum((document + 1) * vocabulary - 1)
+            return words.bincount(minlength=ends.numel()).to(probs.dtype).view(*shape, vocabulary)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """sum_v counts_v log p_v, in nats, `[...]`."""

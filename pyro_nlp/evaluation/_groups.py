@@ -125,7 +125,9 @@ def convert(
     named = {group: _name(group, values, sites, split, plates) for group, values in groups.items()}
     if "log_q" in groups["sample_stats"]:
         named["sample_stats"] |= _weights(groups["sample_stats"])
-    constant = {name: (("document",), value) for name, value in _constants(split, options.labels).items()}
+    constant: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+        name: (("document",), value) for name, value in _constants(split, options.labels).items()
+    }
     constant |= _topic_words(model, split, options.vocabulary)
     if constant:
         named["constant_data"] = constant

@@ -43,20 +43,22 @@ def posterior_to_arviz(
     """Draws from the guide and all that belongs to them, as an `InferenceData` (ArviZ 0.x) or `DataTree` (1.x).
 
     Groups                  variables [dimensions]
-    posterior               each latent [chain, draw, document, ...]
+    posterior               each latent and, where none is summed out, what the model computes from them by
+                            `pyro.deterministic` [chain, draw, document, ...]
     log_likelihood          each observed site [chain, draw, document]: log p(x | z)
     sample_stats            log_p: log p(x, z); log_q: log q(z | x); weight: p / q, summing to one over the draws
                             [chain, draw, document]; pareto_k [document], from 21 draws on
-    prior                   each latent [chain, draw, document, ...]
+    prior                   the same [chain, draw, document, ...]
     prior_predictive, posterior_predictive
                             each observed site [chain, draw, document, ...] given the first draws of the latents; of
                             text, ids and a string `NAME_text`, by `model.generate`: without it there are none
     observed_data           each observed site [document, ...], of text with its string
-    constant_data           label and length of each document, where there are any
+    constant_data           label and length of each document, where there are any; of a topic model topic_words
+                            [topic], the likeliest ten of each
 
-    A vector latent has the dimension `latent`, a class `class`, several classes `variable` and `class`; text has
-    `token`, other vectors `feature` or `word`. Documents are numbered as in the split. Shorter documents are filled
-    with padding, NaN or -1.
+    A vector latent has the dimension `latent`, a class `class`, several classes `variable` and `class`, shares of
+    topics (`theta`) `topic`; text has `token`, other vectors `feature` or `word`. Documents are numbered as in the
+    split. Shorter documents are filled with padding, NaN or -1.
 
     Args:
         model, guide: what is asked; without a guide, the exact posterior of a model whose latents can be summed out.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pyro_nlp.data.batches import EOS, PAD, UNK, TextBatch
 from pyro_nlp.data.splits import Split, TextSplit
 from pyro_nlp.evaluation.documents import device_of, judging
+from pyro_nlp.inference.sites import is_latent
 from pyro_nlp.inference.terms import terms
 from pyro_nlp.nn import BLANK
 
@@ -35,11 +36,7 @@ def sample_prior(model: Any, split: Split, count: int, *, seed: int = 0, **optio
         for start in range(0, count, AT_ONCE):
             rows = np.arange(start, min(start + AT_ONCE, count)) % len(split)
             trace = poutine.trace(model).get_trace(split.batch(rows).to(device_of(model)))
-            latents = {
-                name: site["value"]
-                for name, site in trace.nodes.items()
-                if site["type"] == "sample" and not site["is_observed"] and name != "documents"
-            }
+            latents = {name: site["value"] for name, site in trace.nodes.items() if is_latent(site)}
             how_many = {} if latents else {"count": len(rows)}
             found.append(model.generate(latents, **how_many, **options))
     longest = max(written.shape[1] for written in found)

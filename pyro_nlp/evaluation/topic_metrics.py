@@ -14,6 +14,7 @@ from scipy.sparse import csgraph
 from torch import Tensor
 
 from pyro_nlp.data.counts import CountSplit
+from pyro_nlp.data.vocabulary import Vocabulary
 
 EPSILON = 1e-12
 """What gensim adds to the share of documents that have both words."""
@@ -76,8 +77,8 @@ def coherence_npmi(
 
     Args:
         topics: probabilities, or anything in their order, `[K, V]`.
-        reference: documents of the same vocabulary. NPMI on the training documents is higher than on a corpus of their
-            own, and comparable only with NPMI on the same ones.
+        reference: documents of the same vocabulary (`reference_for` makes them of another's). NPMI on the training
+            documents is higher than on a corpus of their own, and comparable only with NPMI on the same ones.
         top: words of each topic, at least 2.
         epsilon: e.
 
@@ -108,6 +109,20 @@ def coherence_npmi(
     pairs = (expected > 0).sum(1)
     means = np.where(pairs, found.sum(1) / np.maximum(pairs, 1), -1.0)
     return Coherence(means, top, documents, int((alone[place] == 0).sum()))
+
+
+def reference_for(vocabulary: Vocabulary, split: CountSplit, words: Vocabulary) -> CountSplit:
+    """Documents of another corpus as a reference for topics of this vocabulary; words it does not have are left out.
+
+    Words are the same if they are spelt the same, so that both corpora should be prepared in one way. Those of the
+    vocabulary that no document has are among `Coherence.absent` if a topic wants them.
+
+    Args:
+        vocabulary: of the topics.
+        split, words: the documents and their own vocabulary.
+    """
+    place = {word: i for i, word in enumerate(vocabulary.words)}
+    return split.recode(np.array([place.get(word, -1) for word in words.words], np.int64), len(vocabulary))
 
 
 def _together(split: CountSplit, words: np.ndarray) -> np.ndarray:

@@ -237,7 +237,7 @@ def evaluate_topics(
         top: words of each topic that coherence, redundancy and distinct topics are about. A small vocabulary has fewer
             (and diversity fewer than 25): the tables say how many were taken.
         precision: of the networks, for the perplexities.
-        reference: documents for coherence; the train split if not given.
+        reference: documents for coherence, as `coherence_npmi` wants them; the train split if not given.
         likelihood: of the split's documents, if `importance_nll` has been asked already.
 
     Raises:

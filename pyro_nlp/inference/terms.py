@@ -245,7 +245,8 @@ def collect(guide_trace: Trace, model_trace: Trace, scope: Scope, summed: tuple[
         sites[name] = SiteTerms(name, site, partner, scope)
     marginal = {table.site for table in summed}
     observed, likelihoods = {}, {}
-    for name, site in model_trace.nodes.items():
+    nodes: dict[str, Site] = dict(model_trace.nodes)
+    for name, site in nodes.items():
         if is_latent(site) and name not in latent and name not in marginal:
             finite = categories(site["fn"]) is not None
             raise StructureError(
@@ -256,7 +257,7 @@ def collect(guide_trace: Trace, model_trace: Trace, scope: Scope, summed: tuple[
         if is_random(site) and site["is_observed"]:
             observed[name] = scope.by_cell(site["fn"].log_prob(site["value"]), site)
             likelihoods[name] = site["fn"]
-    computed = {name: site for name, site in model_trace.nodes.items() if is_deterministic(site)}
+    computed = {name: site for name, site in nodes.items() if is_deterministic(site)}
     found = Terms(observed, sites, scope, likelihoods=likelihoods, deterministic=computed)
     return _sum_out(found, model_trace, summed) if summed else found
 

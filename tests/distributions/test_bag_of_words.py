@@ -106,6 +106,15 @@ def test_samples_have_the_frequencies_of_the_words(make: Any) -> None:
     assert ((found - p).abs() < 4.5 * error).all()  # 6 words, at 4.5 standard errors: 4e-5
 
 
+def test_every_document_is_drawn_from_its_own_words_and_none_without_a_probability() -> None:
+    first, last = (torch.full((VOCABULARY,), -math.inf).index_fill(0, torch.tensor(i), 0.0) for i in (0, -1))
+    even = torch.full((VOCABULARY,), -math.inf)
+    even[::2] = 0.0
+    drawn = BagOfWords(torch.stack([last, even, first, even]), torch.tensor([2000, 3000, 1000, 0.0])).sample()
+    assert drawn[0, -1] == 2000 and drawn[2, 0] == 1000 and not drawn[3].any()
+    assert drawn[1, ::2].sum() == 3000 and (drawn[1, ::2] > 0).all()
+
+
 def test_without_a_total_there_is_nothing_to_sample() -> None:
     with pytest.raises(ValueError, match=r"BagOfWords: how many words are to be drawn\? Give total=\.\.\."):
         BagOfWords(torch.zeros(VOCABULARY)).sample()

@@ -12,11 +12,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_nlp.data.batches import BOS, EOS, PAD, Batch
+from pyro_nlp.data.counts import CountSplit
 from pyro_nlp.data.splits import TextSplit, VectorSplit
 from pyro_nlp.data.toy import Ring as RingCorpus
+from pyro_nlp.diagnosis.verdict import UNLIKELY
 from pyro_nlp.evaluation import NoDensityError, as_split, calibration, sample_prior
 from pyro_nlp.evaluation.calibration import (
     Calibration,
@@ -27,7 +29,9 @@ from pyro_nlp.evaluation.calibration import (
 )
 from pyro_nlp.evaluation.references import grid_posterior
 from pyro_nlp.inference import terms
+from pyro_nlp.models.lda import LDA
 from pyro_nlp.models.ring import Ring
+from tests import bags
 from tests.evaluation.test_references import GaussianFor, LinearGaussian
 from tests.tiny import autoencoder, lm, mixture, styled, text, vae, whole
 
@@ -145,6 +149,62 @@ def test_any_model_of_sentences_and_its_guide_can_be_tried() -> None:
     found = simulation_based_calibration(*styled(), text(5), simulations=30, draws=9, bins=5, chunk=100)
     assert list(found.ranks) == ["z[0]", "z[1]", "z[2]", "log p(x | z)"]
     assert list(found.rows()) == [*found.ranks, "all"]
+
+
+class ConjugateBags(nn.Module):
+    """p(theta | x) = Dirichlet(a + n) where topics are single words; with `heed` other than 1, a + heed n."""
+
+    def __init__(self, model: LDA, heed: float = 1.0) -> None:
+        super().__init__()
+        self.model, self.heed = model, heed
+
+    def forward(self, batch: Any) -> None:
+        with batch.documents():
+            concentration = self.model.log_concentration.exp() + self.heed * batch.counts
+            pyro.sample("theta", dist.Dirichlet(concentration))
+
+
+def of_bags(heed: float, simulations: int = 400, concentration: float = 0.3) -> Calibration:
+    model = LDA(4, 4, concentration)
+    with torch.no_grad():
+        model.weights.copy_(60 * torch.eye(4))
+    sizes = np.array([0, 1, 3, 10, 30])
+    split = CountSplit.from_pairs(np.arange(1, 5), np.zeros(4, int), sizes[1:], 5, 4)
+    return simulation_based_calibration(model, ConjugateBags(model, heed), split, simulations, draws=39, bins=10)
+
+
+def test_bags_are_calibrated_by_their_conjugate_posterior() -> None:
+    found = of_bags(1.0)
+    assert list(found.ranks) == [f"theta[{k}]" for k in range(4)] + ["log p(x | z)"]
+    assert found.p_value > LEVEL
+    assert all(test.chi_square > LEVEL for test in found.uniformity.values())
+    # shares of next to nothing, which only their order of magnitude tells apart
+    assert of_bags(1.0, concentration=0.01).p_value > LEVEL
+
+
+@pytest.mark.parametrize(("heed", "wide"), [(0.3, True), (3.0, False)])
+def test_a_posterior_that_heeds_words_too_little_or_too_much_is_caught(heed: float, wide: bool) -> None:
+    found = of_bags(heed)
+    assert found.p_value < LEVEL
+    assert all((found.uniformity[f"theta[{k}]"].spread < 1) == wide for k in range(4))
+
+
+def test_the_prior_of_bags_in_place_of_their_posterior_is_caught_by_the_likelihood_alone() -> None:
+    found = of_bags(0.0)
+    assert min(found.uniformity[f"theta[{k}]"].ecdf for k in range(4)) > LEVEL
+    assert found.uniformity["log p(x | z)"].ecdf < LEVEL and found.uniformity["log p(x | z)"].shift > 0.05
+
+
+@pytest.mark.parametrize("name", bags.MODELS)
+def test_any_model_of_bags_and_its_guide_can_be_tried(name: str) -> None:
+    model, guide, corpus = bags.make(name)
+    found = simulation_based_calibration(model, guide, corpus.test, simulations=30, draws=9, bins=5, chunk=100)
+    assert len(found.ranks) == bags.TOPICS + 1 and "log p(x | z)" in found.ranks
+
+
+def test_many_quantities_can_still_be_doubted() -> None:
+    """Of the 201 quantities of 200 topics the smallest p-value that there is counts 201 times."""
+    assert 201 / (1 + len(_distances_of_uniform(100, 19))) < UNLIKELY
 
 
 def test_the_cumulative_test_has_its_level_for_discrete_ranks() -> None:

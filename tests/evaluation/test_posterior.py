@@ -278,6 +278,45 @@ def test_a_latent_of_the_whole_corpus_is_refused(split: VectorSplit) -> None:
         posterior_to_arviz(Shared(), Shared(), split, 3)
 
 
+class Computing(PyroModule):
+    """Names what it computes from z and, where it has one, from a class."""
+
+    plates = 1
+
+    def __init__(self, classes: bool = False) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, batch: Any) -> None:
+        with batch.documents():
+            z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+            mean = pyro.deterministic("mean", 2 * z, event_dim=1)
+            if self.classes:
+                c = pyro.sample("c", dist.OneHotCategorical(torch.ones(3)))
+                mean = pyro.deterministic("moved", mean + c[..., :1], event_dim=1)
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=batch.values)
+
+
+def test_what_a_model_computes_from_its_latents_is_beside_them_and_has_no_density(split: VectorSplit) -> None:
+    model, guide = Computing(), ring()[1]
+    found = groups(posterior_to_arviz(model, guide, split, 8, batch_size=3, prior_draws=5))
+    for group, draws in (("posterior", 8), ("prior", 5)):
+        assert found[group]["mean"].shape == (1, draws, 7, 2)
+        np.testing.assert_array_equal(found[group]["mean"], 2 * found[group]["z"])
+    for group in ("log_likelihood", "observed_data", "posterior_predictive", "prior_predictive"):
+        assert list(found[group].data_vars) == ["x"]
+    draws = {"z": found["posterior"]["z"].values}
+    again = groups(mcmc_to_arviz(model, draws, split))
+    np.testing.assert_array_equal(again["posterior"]["mean"], 2 * draws["z"])
+    np.testing.assert_allclose(again["sample_stats"]["log_p"], found["sample_stats"]["log_p"], rtol=1e-5)
+
+
+def test_what_depends_on_a_class_that_is_summed_out_is_left_out(split: VectorSplit) -> None:
+    found = groups(posterior_to_arviz(Computing(True), ring()[1], split, 8, marginal=("c",)))
+    assert set(found["posterior"].data_vars) == {"z", "c"}
+    assert {"mean", "moved"} <= set(found["prior"].data_vars)
+
+
 # ---- refused -------------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ from pyro_nlp.evaluation import (
     linear_probe,
     perplexities,
     redundancy,
+    reference_for,
     retrieval_precision,
     theta,
     top_words,
@@ -347,6 +348,17 @@ def test_a_word_in_no_document_is_left_out_and_counted() -> None:
     found = coherence_npmi(topics_of([[4, 0, 1], [0, 1, 2]], 5), REFERENCE, 3)
     assert found.topics[0] == coherence_npmi(topics_of([[0, 1]], 5), REFERENCE, 2).mean
     assert found.absent == 1
+
+
+def test_another_corpus_is_a_reference_in_the_words_that_are_spelt_the_same() -> None:
+    own, words = WordList(["b", "x", "a", "c"]), WordList(["a", "b", "c", "d", "e"])
+    found = reference_for(own, REFERENCE, words)
+    np.testing.assert_array_equal(dense(found), dense(REFERENCE)[:, [1, 4, 0, 2]])  # no document has an e, nor an x
+    # the same three words, in the documents that have one of them
+    without = bags([[0, 1, 1], [1, 0], [0, 2, 0]], 5)
+    wanted = coherence_npmi(topics_of([[1, 0, 2]], 5), without, 3)
+    got = coherence_npmi(topics_of([[0, 2, 3, 1]], 4), found, 4)
+    assert got.mean == pytest.approx(wanted.mean) and (got.documents, got.absent) == (3, 1)
 
 
 def test_a_word_in_every_document_says_nothing_of_any_other() -> None:
@@ -670,7 +682,7 @@ def test_bags_without_any_word_have_no_perplexity() -> None:
 RECIPE = """
 model: {class_path: LDA, init_args: {latent: 2}}
 guide: {class_path: DirichletGuide, init_args: {encoder: {class_path: CountEncoder, init_args: {width: 4}}}}
-corpus: {class_path: CountFile, init_args: {path: %s, form: text, tokeniser: whitespace, max_document_share: 1.0}}
+corpus: {class_path: TextDocuments, init_args: {path: %s, max_document_share: 1.0}}
 training: {epochs: 1, batch_size: 32}
 """
 

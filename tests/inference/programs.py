@@ -246,7 +246,8 @@ MODELS: dict[str, Callable[[], Pair]] = {
     "ring, full covariance": lambda: (*ring(diagonal=False), vectors()),
     "sentence VAE": lambda: (*vae(), sentences()),
 }
-DISCRETE = ("mixture", "discrete", "styled", "styled, z apart from c", "bits", "index", "chain", "words", "words, by class")
+OF_WORDS = ("words", "words, by class")
+DISCRETE = ("mixture", "discrete", "styled", "styled, z apart from c", "bits", "index", "chain", *OF_WORDS)
 CONTINUOUS = ("ring", "ring, full covariance", "sentence VAE")
 
 

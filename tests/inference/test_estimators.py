@@ -46,6 +46,7 @@ from tests.inference.programs import (
     DISCRETE,
     LEVEL,
     MODELS,
+    OF_WORDS,
     ON_CONTINUOUS,
     ON_DISCRETE,
     Flat,
@@ -76,18 +77,17 @@ def strategy_of(model: str, name: str) -> Strategy:
     return (ON_DISCRETE if model in DISCRETE else ON_CONTINUOUS)[name]
 
 
-WORDS = ("words", "words, by class")
 ELSEWHERE: dict[str, tuple[tuple[str, ...], str]] = {
     "DisARM": (tuple(m for m in DISCRETE if m != "bits"), "DisARM is for Bernoulli sites"),
     "LocalExpectation": (("bits", "index"), "is not one-hot, which LocalExpectation needs"),
     "REBAR": (("bits", "index"), "REBAR needs a OneHotCategorical"),
     "Marginalize": (
-        ("styled", "words", "words, by class"),
+        ("styled", *OF_WORDS),
         "of the guide depends on 'c', which is summed out|'c' and 'w' stand in different plates and are both summed",
     ),
     "TraceEnum_ELBO": (("discrete", "bits"), "which Pyro does not enumerate"),
     "TraceEnum_ELBO, Marginalize": (("styled",), "site 'z' of the guide depends on 'c', which is summed out"),
-    "Two at random": (("chain", *WORDS), "site '[bc]': Subset.k=2. of 2 values leaves none to sample"),
+    "Two at random": (("chain", *OF_WORDS), "site '[bc]': Subset.k=2. of 2 values leaves none to sample"),
     "dreg": (CONTINUOUS, "the doubly reparameterised gradient is one of IWAE"),
     "TraceGraph_ELBO, ScoreFunction": (CONTINUOUS, "TraceGraph_ELBO reparameterises a"),
 }
@@ -110,7 +110,7 @@ def costly(model: str, name: str) -> bool:
 
 
 REFUSED = [(m, e) for m, e in TABLE if refusal(m, e)]
-CHECKED = [(m, e) for m, e in TABLE if not refusal(m, e) and not (("styled" in m or m in WORDS) and e in MIXED)]
+CHECKED = [(m, e) for m, e in TABLE if not refusal(m, e) and not (("styled" in m or m in OF_WORDS) and e in MIXED)]
 
 
 @pytest.mark.parametrize(("model", "name"), REFUSED)
@@ -124,7 +124,7 @@ def test_an_estimator_refuses_a_model_it_is_not_for(model: str, name: str) -> No
     ("model", "name"), [pytest.param(*r, marks=pytest.mark.slow) if costly(*r) else r for r in CHECKED]
 )
 def test_the_mean_gradient_is_the_exact_one(model: str, name: str) -> None:
-    exact = model in ("mixture", "discrete", "bits", "index", "chain", *WORDS)  # else a reference is drawn too
+    exact = model in ("mixture", "discrete", "bits", "index", "chain", *OF_WORDS)  # else a reference is drawn too
     found = gradient_check(*MODELS[model](), strategy_of(model, name), draws=2000 if exact else 1000, copies=50)
     assert found.p_value > LEVEL / len(CHECKED), found
     assert found.exact == exact

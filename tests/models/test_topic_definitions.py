@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from pyro_nlp.data import CountBatch
 from pyro_nlp.data.counts import CountSplit
 from pyro_nlp.evaluation import importance_nll
 from pyro_nlp.guides.dirichlet import DirichletGuide
-from pyro_nlp.inference import Marginalize, PyroELBO, Strategy, terms
+from pyro_nlp.inference import Enumerate, Marginalize, PyroELBO, Strategy, terms
 from pyro_nlp.inference.terms import StructureError
-from pyro_nlp.models.gsm import GSB, RSB, even_breaks, stick_breaking
+from pyro_nlp.models.gsm import GSB, GSM, RSB, even_breaks, stick_breaking
 from pyro_nlp.models.lda import LDA, EnumeratedLDA, spelled_out
 from pyro_nlp.models.prodlda import NVLDA, ProdLDA
 from tests.bags import CLOSE, MODELS, TOPICS, VOCABULARY, Bags, encoder, latents, likelihood, make, some
@@ -227,22 +228,53 @@ def test_enumerating_every_words_topic_is_the_same_as_summing_it_out() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
 
 
-def test_a_strategy_has_pyro_enumerate_the_topics_of_words() -> None:
+def test_a_strategy_sums_the_topics_of_words_out_by_pyro_or_by_ours() -> None:
     batch = some(Bags())
     plain, enumerated = (sharpen(kind(VOCABULARY, TOPICS, 0.5)) for kind in (LDA, EnumeratedLDA))
     enumerated.load_state_dict(plain.state_dict())
     guide = DirichletGuide(VOCABULARY, TOPICS, encoder)
-    found = []
-    for model, strategy in (
-        (plain, Strategy(bound=PyroELBO("Trace_ELBO"))),
-        (enumerated, Strategy(discrete=Marginalize(), bound=PyroELBO("TraceEnum_ELBO"))),
+    summed = Strategy(discrete=Marginalize())
+    for one, other in (  # with the KL of theta by its draw, and in closed form
+        (Strategy(bound=PyroELBO("Trace_ELBO")), replace(summed, bound=PyroELBO("TraceEnum_ELBO"))),
+        (Strategy(), summed),
     ):
-        objective = strategy.compile(model, guide, batch)
-        torch.manual_seed(0)  # the same theta
-        found.append(objective(batch))
-    torch.testing.assert_close(*found, rtol=1e-5, atol=0)
-    with pytest.raises(StructureError, match="site 'k' is not one of a document"):  # a sum of ours is over documents'
-        Strategy(discrete=Marginalize()).compile(enumerated, guide, batch)
+        found = []
+        for model, strategy in ((plain, one), (enumerated, other)):
+            objective = strategy.compile(model, guide, batch)
+            torch.manual_seed(0)  # the same theta
+            found.append(objective(batch))
+        torch.testing.assert_close(*found, rtol=1e-5, atol=0)
+
+
+def test_a_guide_of_theta_alone_is_told_to_sum_the_topics_of_words_out() -> None:
+    model, guide = EnumeratedLDA(VOCABULARY, TOPICS), DirichletGuide(VOCABULARY, TOPICS, encoder)
+    message = (
+        r"latent site 'k' .* has 'theta'. Add .* to the guide, or sum it out: Strategy\(sites={'k': Marginalize\(\)}\)."
+    )
+    for strategy in (Strategy(), Strategy(discrete=Enumerate()), Strategy(bound=PyroELBO("TraceEnum_ELBO"))):
+        with pytest.raises(StructureError, match=message):
+            strategy.compile(model, guide, some(Bags()))
+    cured = Strategy(sites={"k": Marginalize()}, bound=PyroELBO("TraceEnum_ELBO"))
+    assert cured.compile(model, guide, some(Bags()))(some(Bags())).isfinite()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("NVDM")])
+def test_shares_of_topics_are_a_site_of_their_own_without_a_density(name: str) -> None:
+    model, guide, corpus = make(name)
+    found = terms(model, guide, some(corpus), particles=2)
+    assert set(found.observed) == {"x"}
+    values = {site: value.value for site, value in found.sites.items()}
+    if "theta" in values:
+        assert not found.deterministic
+    else:
+        assert set(found.deterministic) == {"theta"}
+        torch.testing.assert_close(found.deterministic["theta"]["value"], model.proportions(values))
+
+
+def test_what_the_model_computes_is_not_drawn_by_the_guide() -> None:
+    message = "site 'theta' is drawn by the guide and computed by the model, which has 'z', 'x'. Rename or drop it."
+    with pytest.raises(StructureError, match=message):
+        Strategy().compile(GSM(VOCABULARY, TOPICS), DirichletGuide(VOCABULARY, TOPICS, encoder), some(Bags()))
 
 
 def test_the_exact_evidence_of_lda_is_met_by_importance_sampling() -> None:
