@@ -132,8 +132,14 @@ class RunFolder:
         return state
 
     def save_weights(self, name: str, state: dict[str, Tensor], step: int) -> None:
-        """Write the best parameters of the model or the guide."""
-        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        """Write the best parameters of the model or the guide; what two parts share is written for both."""
+        tensors: dict[str, Tensor] = {}
+        places: set[int] = set()
+        for key, value in state.items():
+            value = value.detach().cpu().contiguous()
+            shared = value.data_ptr() in places  # which safetensors refuses
+            places.add(value.data_ptr())
+            tensors[key] = value.clone() if shared else value
         self.write(f"{name}.safetensors", safetensors.torch.save(tensors, metadata={"step": str(step)}))
 
     def load_weights(self, name: str) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from pyro_nlp.inference import (
     Marginalize,
     Neural,
     Relax,
+    RunFolder,
     ScoreFunction,
     Strategy,
     Subset,
@@ -322,3 +324,16 @@ def test_evaluation_of_pairs_has_a_perplexity_where_words_are_foretold_and_none_
     assert found.latents["a"].kl > 0 and found.shuffled_rise is None and "parts of a document" in found.verdict
     judged = evaluate(*nasm(), pairs(), samples=5)
     assert judged.tokens == 0 and judged.perplexity is None and judged.latents["h"].dimensions == LATENT
+
+
+@pytest.mark.parametrize("kind", [NASM, AnswerMatcher])
+def test_one_network_for_both_texts_is_saved_and_loaded(kind: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = sharpen(kind(VOCABULARY, LATENT, encoder, width=6))
+    assert model.answer is model.question
+    folder = RunFolder.create(tmp_path / "run")
+    folder.save_weights("model", model.state_dict(), 1)
+    other = kind(VOCABULARY, LATENT, encoder, width=6)
+    other.load_state_dict(folder.load_weights("model"))
+    batch = whole(pairs())
+    torch.testing.assert_close(other.scores(batch, 0)[0], model.scores(batch, 0)[0])
