@@ -39,6 +39,10 @@ BENCHMARKS = (
     "preference",
     "lagging",
     "documents",
+    "document_strategies",
+    "throughput",
+    "answers",
+    "attention",
     "ptb",
 )
 """What `make bench` runs; the table of `collapse` takes days and is filled a row at a time by itself."""

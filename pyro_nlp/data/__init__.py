@@ -2,11 +2,20 @@
 
 from pyro_nlp.data.answer_selection import TrecQA, WikiQA
 from pyro_nlp.data.batches import BOS, EOS, PAD, UNK, Batch, CountBatch, PairBatch, TextBatch, VectorBatch
+from pyro_nlp.data.compression import (
+    CompressionCorpus,
+    Summarised,
+    align,
+    headline_split,
+    hide,
+    read_headlines,
+)
 from pyro_nlp.data.corpus import Corpus, CorpusError
 from pyro_nlp.data.count_files import CountFile
 from pyro_nlp.data.counts import CountCorpus, CountSplit, Halves
 from pyro_nlp.data.docstrings import Docstrings
 from pyro_nlp.data.documents import DocstringDocuments
+from pyro_nlp.data.google_compression import GoogleCompression
 from pyro_nlp.data.hub import HuggingFace
 from pyro_nlp.data.loading import plan, shard
 from pyro_nlp.data.named_docstrings import NamedDocstrings
@@ -14,6 +23,7 @@ from pyro_nlp.data.newsgroups import TwentyNews
 from pyro_nlp.data.pair_corpus import Pair, PairCorpus
 from pyro_nlp.data.pair_files import PairFile
 from pyro_nlp.data.pairs import PairSplit
+from pyro_nlp.data.paragraph_summaries import ParagraphSummaries
 from pyro_nlp.data.ptb import PTB
 from pyro_nlp.data.splits import Split, TextSplit, VectorSplit
 from pyro_nlp.data.text import Sentence, TextCorpus
@@ -34,6 +44,7 @@ __all__ = [
     "UNK",
     "Batch",
     "BracketedTrees",
+    "CompressionCorpus",
     "Corpus",
     "CorpusError",
     "CountBatch",
@@ -42,6 +53,7 @@ __all__ = [
     "CountSplit",
     "DocstringDocuments",
     "Docstrings",
+    "GoogleCompression",
     "Halves",
     "HuggingFace",
     "LabelledLines",
@@ -51,9 +63,11 @@ __all__ = [
     "PairCorpus",
     "PairFile",
     "PairSplit",
+    "ParagraphSummaries",
     "Ring",
     "Sentence",
     "Split",
+    "Summarised",
     "TextBatch",
     "TextCorpus",
     "TextDocuments",
@@ -68,8 +82,12 @@ __all__ = [
     "Vocabulary",
     "WikiQA",
     "WordList",
+    "align",
     "detokenise",
+    "headline_split",
+    "hide",
     "plan",
+    "read_headlines",
     "read_vectors",
     "shard",
 ]

@@ -62,6 +62,11 @@ class Corpus(ABC):
             split.feed(hasher)
         return str(hasher.hexdigest()[:16])
 
+    @property
+    def called(self) -> str:
+        """Class and name, for errors."""
+        return f"{type(self).__name__} ({self.name})"
+
     def __repr__(self) -> str:
         sizes = " / ".join(f"{len(s):,}" for s in (self.train, self.valid, self.test))
         words = f", vocabulary {len(self.vocabulary):,}" if self.vocabulary else ""

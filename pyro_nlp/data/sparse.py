@@ -109,7 +109,7 @@ def _explain(where: str, pairs: str, first_id: int, last_id: int, words_file: st
         if not colon:
             raise CorpusError(
                 f"{where} has {pair[:40]!r} where id:count should stand; correct the line, or read plain text with "
-                "--corpus.form text"
+                "--corpus TextDocuments"
             )
         if not _WHOLE.fullmatch(word) or len(word) > 9:
             raise CorpusError(f"{where} has {pair[:40]!r}, whose word id is no whole number; correct the line")

@@ -7,6 +7,7 @@ from pyro_nlp.distributions.fused import second_derivatives, target_log_prob, un
 from pyro_nlp.distributions.hidden_markov import HiddenMarkov
 from pyro_nlp.distributions.von_mises_fisher import HypersphericalUniform, VonMisesFisher
 from pyro_nlp.distributions.word_sequence import WordSequence
+from pyro_nlp.distributions.written import Written
 
 __all__ = [
     "AutoregressiveNormal",
@@ -17,6 +18,7 @@ __all__ = [
     "TopicMixture",
     "VonMisesFisher",
     "WordSequence",
+    "Written",
     "second_derivatives",
     "target_log_prob",
     "uneven_rows",

@@ -2,6 +2,8 @@
 
 from pyro_nlp.evaluation._arviz import read_netcdf, to_arviz, write_netcdf
 from pyro_nlp.evaluation.agreement import SeedAgreement, adjusted_rand, linear_cka, seed_agreement
+from pyro_nlp.evaluation.answer_report import AnswerEvaluation, evaluate_answers, is_ranker, judges_answers
+from pyro_nlp.evaluation.answers import score_pairs
 from pyro_nlp.evaluation.binary import BinaryCalibration, ReliabilityCurve, binary_calibration, reliability_plot
 from pyro_nlp.evaluation.calibration import (
     Calibration,
@@ -10,6 +12,7 @@ from pyro_nlp.evaluation.calibration import (
     predictive_checks,
     simulation_based_calibration,
 )
+from pyro_nlp.evaluation.candidates import Candidates, read_candidates
 from pyro_nlp.evaluation.clustering import many_to_one, v_measure
 from pyro_nlp.evaluation.collapse import (
     MutualInformation,
@@ -18,6 +21,19 @@ from pyro_nlp.evaluation.collapse import (
     mutual_information,
     posteriors,
     shuffled_rise,
+)
+from pyro_nlp.evaluation.compression import (
+    CompressionEvaluation,
+    Kept,
+    Rouge,
+    compare_rouge,
+    compression_rate,
+    evaluate_compressions,
+    kept_tokens,
+    lead,
+    leads_of_length,
+    leads_of_rate,
+    rouge,
 )
 from pyro_nlp.evaluation.discrete import class_posteriors
 from pyro_nlp.evaluation.documents import NoDensityError
@@ -105,10 +121,13 @@ from pyro_nlp.evaluation.uses import (
 
 __all__ = [
     "Aggregate",
+    "AnswerEvaluation",
     "BinaryCalibration",
     "Calibration",
+    "Candidates",
     "Coherence",
     "Completion",
+    "CompressionEvaluation",
     "Difference",
     "Diversity",
     "DocumentPerplexity",
@@ -120,6 +139,7 @@ __all__ = [
     "ImportanceSummary",
     "InferenceGaps",
     "Interval",
+    "Kept",
     "Likelihood",
     "LogisticRanker",
     "Loo",
@@ -136,6 +156,7 @@ __all__ = [
     "Refinement",
     "ReliabilityCurve",
     "Retrieval",
+    "Rouge",
     "SeedAgreement",
     "TopicCollapse",
     "TopicEvaluation",
@@ -153,12 +174,16 @@ __all__ = [
     "coherence_npmi",
     "compare",
     "compare_rankings",
+    "compare_rouge",
+    "compression_rate",
     "distinct_topics",
     "diversity",
     "document_completion",
     "document_perplexity",
     "elbo_terms",
     "evaluate",
+    "evaluate_answers",
+    "evaluate_compressions",
     "evaluate_topics",
     "exact_gradient",
     "fit_logistic",
@@ -172,7 +197,13 @@ __all__ = [
     "inference_gaps",
     "interpolant_perplexity",
     "interpolate",
+    "is_ranker",
     "is_topic_model",
+    "judges_answers",
+    "kept_tokens",
+    "lead",
+    "leads_of_length",
+    "leads_of_rate",
     "linear_cka",
     "linear_probe",
     "loo",
@@ -191,6 +222,7 @@ __all__ = [
     "posteriors",
     "predictive_checks",
     "rank_questions",
+    "read_candidates",
     "read_netcdf",
     "reconstruct",
     "reconstruction_bleu",
@@ -199,7 +231,9 @@ __all__ = [
     "reliability_plot",
     "retrieval_precision",
     "reverse_perplexity",
+    "rouge",
     "sample_prior",
+    "score_pairs",
     "seed_agreement",
     "sensitivity",
     "shuffled_rise",

@@ -15,8 +15,9 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyro_nlp.data.batches import Batch, TextBatch
+from pyro_nlp.data.batches import Batch, PairBatch, TextBatch
 from pyro_nlp.data.splits import Split
+from pyro_nlp.distributions import WordSequence
 from pyro_nlp.inference.sites import Scope, Site, in_documents, is_deterministic, is_latent, is_random, own_plates
 from pyro_nlp.inference.support import support
 from pyro_nlp.inference.terms import Terms, trace_guide, trace_model
@@ -179,6 +180,8 @@ def predictions(model: Any, batch: Batch, latents: dict[str, Tensor], prior: Tra
         flat = {name: value.flatten(0, 1) for name, value in latents.items()}
         written: Tensor = model.generate(flat, method="ancestral")
         return {observed[0]: written.unflatten(0, (count, len(batch)))}
+    if isinstance(batch, PairBatch) and any(isinstance(known[name]["fn"], WordSequence) for name in observed):
+        return {}
     scope = scope_of(model, batch, count)
     with pyro.plate("particles", count, dim=-1 - scope.plates):
         free = poutine.replay(poutine.uncondition(model), trace=_holding(latents, prior, scope))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pyro_nlp.data.batches import BOS, EOS, Batch
 from pyro_nlp.data.splits import Split, TextSplit
 from pyro_nlp.evaluation._arviz import measured
-from pyro_nlp.evaluation._drawn import require_documents
+from pyro_nlp.evaluation._drawn import by_document, require_documents
 from pyro_nlp.evaluation.documents import as_float64, device_of, judging, require_density
 from pyro_nlp.evaluation.references import Given
 from pyro_nlp.evaluation.texts import as_split, sample_prior
@@ -155,7 +155,8 @@ def _quantities(
     truth = terms(model, own, batch, given={name: value[None] for name, value in latents.items()})
     for name, site in drawn.sites.items():
         if configurations(site.p) is None:  # a class has no rank of its own
-            columns = as_float64(latents[name].flatten(1)), as_float64(site.value.flatten(2))
+            one, many = (by_document({name: t.sites[name].guide}, t.scope)[name].flatten(2) for t in (truth, drawn))
+            columns = as_float64(one[0]), as_float64(many)
             for i in range(columns[0].shape[-1]):
                 yield f"{name}[{i}]", columns[0][:, i], columns[1][:, :, i]
     yield "log p(x | z)", as_float64(truth.log_likelihood[0]), as_float64(drawn.log_likelihood)

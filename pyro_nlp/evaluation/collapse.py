@@ -12,6 +12,7 @@ from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
 from pyro_nlp.data.splits import Split
+from pyro_nlp.distributions import Written
 from pyro_nlp.distributions.von_mises_fisher import VonMisesFisher, pairwise_log_density
 from pyro_nlp.evaluation.documents import as_float64, batches, judging, per_document
 from pyro_nlp.evaluation.likelihood import Difference, compare
@@ -65,13 +66,17 @@ def posteriors(
                     continue
                 if one_hot(site.q):
                     classes[name] = site.q.event_shape[-1]
-                elif len(site.q.event_shape) != 1:
+                elif len(site.q.event_shape) != 1 or isinstance(site.q, Written):
                     continue
-                parts = {"mean": site.q.mean[0].flatten(1), "draw": site.value[0].flatten(1)}
+                plates, count = site.scope.plates, len(rows)  # plates beside that of documents are of size one
+                parts = {
+                    "mean": site.q.mean[0].flatten(0, plates - 1).flatten(1),
+                    "draw": site.value[0].flatten(0, plates - 1).flatten(1),
+                }
                 if _gaussian(site):
-                    parts["scale"] = site.q.stddev[0]
+                    parts["scale"] = site.q.stddev[0].flatten(0, plates - 1)
                 elif isinstance(site.q, VonMisesFisher):
-                    parts["concentration"] = site.q.concentration.expand(1, len(rows))[0, :, None]
+                    parts["concentration"] = site.q.concentration.expand(*[1] * plates, count).reshape(count, 1)
                 store = found.setdefault(name, {})
                 for part, value in parts.items():
                     store.setdefault(part, np.zeros((len(split), value.shape[-1])))[rows] = as_float64(value)
@@ -219,24 +224,26 @@ def shuffled_rise(
     """How much worse documents are predicted from another document's z than from their own, in nats.
 
     Near zero, the decoder does not listen to z. Paired per document, one draw of z each, shuffled over the whole split.
-    None where documents have latents for each of their parts, which another document's cannot stand for.
+    None where documents have latents for each of their parts, or a sequence, which another document's cannot stand for.
     """
-    count = len(split)
+    count, plates = len(split), 1
     own, others = np.zeros(count), np.zeros(count)
     drawn: dict[str, Tensor] = {}
     with judging(model, guide, seed):
         for rows, found in per_document(model, guide, split, 1, batch_size, marginal):
             own[rows] = as_float64(found.log_likelihood[0])
-            if found.scope.plates > 1:
+            plates = found.scope.plates
+            if any(own_plates(s.guide, plates) or isinstance(s.q, Written) for s in found.sites.values()):
                 return None
             for name, site in found.sites.items():
-                store = drawn.setdefault(name, site.value.new_zeros(count, *site.value.shape[2:]))
-                store[torch.from_numpy(rows)] = site.value[0]
+                value = site.value[0].flatten(0, plates - 1)
+                store = drawn.setdefault(name, value.new_zeros(count, *value.shape[1:]))
+                store[torch.from_numpy(rows)] = value
         # a random cycle: nobody keeps their own
         order = np.random.default_rng(seed).permutation(count)
         partner = np.empty(count, np.int64)
         partner[order] = np.roll(order, 1)
         for rows, batch in batches(model, split, batch_size):
-            given = {name: value[torch.from_numpy(partner[rows])][None] for name, value in drawn.items()}
+            given = {name: value[torch.from_numpy(partner[rows])][(None,) * plates] for name, value in drawn.items()}
             others[rows] = as_float64(terms(model, guide, batch, given=given, marginal=marginal).log_likelihood[0])
     return compare(own, others)

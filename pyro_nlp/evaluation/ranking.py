@@ -33,7 +33,7 @@ DRAWS = 1 << 21
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over questions, and its 95 % interval."""
+    """A mean over questions or other examples, and its 95 % interval."""
 
     mean: float
     low: float
@@ -45,7 +45,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedInterval(Interval):
-    """A mean difference over questions, its 95 % interval, and the two-sided p-value of no difference."""
+    """A mean difference over questions or other examples, its 95 % interval, and the two-sided p-value of none."""
 
     p_value: float
 

@@ -121,13 +121,17 @@ class ELBO(Bound):
             if not objective.estimators[name].sampled:
                 continue
             # what depends on the draw: all but a KL of its own in closed form, which has its gradient already
-            scope, log_q = terms.scope, site.log_q_by_cell
+            scope, log_q = terms.scope, site.score
             parts = [-value for value in terms.observed.values()]
             for other, kl in shaped.items():
-                if other != name or site.closed_form is None:
-                    whole = objective.kl(other).shape is None
-                    parts.append(paid[other] * (terms.sites[other].kl_by_cell if whole else scope.as_cells(kl)))
-            signal = sum((scope.beside(part.detach(), log_q) for part in parts), torch.zeros(()))
+                if other == name and site.closed_form is not None:
+                    continue
+                shape = objective.kl(other).shape
+                # an average over the batch is every document's: each draw answers for all of it
+                times = len(batch) if getattr(shape, "average", "document") == "batch" else 1
+                cells = terms.sites[other].kl_by_cell if shape is None else scope.as_cells(times * kl)
+                parts.append(paid[other] * cells)
+            signal = sum((scope.beside(part.detach(), site.inner) for part in parts), torch.zeros(()))
             surrogate = objective.surrogate(name, log_q, _leave_one_out(signal, -1 - scope.plates), batch)
             value = value + scope.expect(surrogate).expand_as(cost).mean()
         return _report(terms, value)
@@ -191,8 +195,8 @@ class IWAE(_Importance):
             if isinstance(estimator, Pathwise) and estimator.gradient == "dreg":
                 value = value.detach() - _zero((share * log_weight).sum(0).mean())
                 if site.value.requires_grad:
-                    events = site.value.dim() - 2
-                    site.value.register_hook(lambda g, e=events: g * share.to(g.dtype)[(..., *[None] * e)])
+                    events, by_cell = len(site.q.event_shape), terms.scope.as_cells(share)
+                    site.value.register_hook(lambda g, e=events, s=by_cell: g * s.to(g.dtype)[(..., *[None] * e)])
             elif estimator.sampled:
                 loss = -bound.detach().expand_as(log_weight)
                 without = None if self.particles == 1 else lambda: -_without(log_weight.detach())

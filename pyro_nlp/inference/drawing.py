@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import torch
 from pyro.distributions import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -65,6 +66,11 @@ class Draws(Messenger):
             dim, events = -2 - self.plates - len(self.tables), len(message["fn"].event_shape)
             value = _at(value, dim - events)
             weight = None if drawn.weight is None else _at(drawn.weight, dim)
+            if (
+                len(value) == 1 and weight is not None
+            ):  # told by its size from what does not depend on it: a second row of no weight
+                value = torch.cat([value, value])
+                weight = torch.cat([weight, torch.zeros_like(weight)])
             inner = tuple(sorted(own_plates(message, self.plates)))
             self.tables.append(Table(message["name"], dim, weight, inner))
         message["value"], message["done"] = value, True

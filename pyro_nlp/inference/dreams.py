@@ -45,7 +45,7 @@ def dream(model: Any, batch: Batch) -> tuple[dict[str, Tensor], Batch]:
             return latents, _as_batch(model.generate(latents, method="ancestral", max_length=LONGEST), batch)
     if len(observed) == 1:
         written = sites[observed[0]]
-        if isinstance(batch, VectorBatch):
+        if isinstance(batch, VectorBatch) and written["fn"].event_shape == batch.values.shape[-1:]:
             return latents, batch.replace(values=written["value"])
         if isinstance(batch, CountBatch) and written["fn"].event_shape == batch.counts.shape[-1:]:
             return latents, batch.replace(counts=written["value"], labels=None)

@@ -116,7 +116,7 @@ def fit(
         if training.vectors is not None:
             _begin_with_vectors(model, guide, corpus, training)
         first = corpus.train.batch(_first_rows(corpus, training)).to(device)
-        objective = strategy.compile(model, guide, first)
+        objective = strategy.compile(model, guide, first, corpus.called)
         loop = Loop(objective, corpus, training, seed, rank, world)
         _refuse_decoders(model, corpus)
         if training.epochs <= strategy.updates.first:
@@ -155,7 +155,8 @@ def _begin_with_vectors(model: nn.Module, guide: nn.Module | None, corpus: Corpu
     vectors = read_vectors(training.vectors, corpus.vocabulary)
     both = nn.ModuleList([module for module in (model, guide) if module is not None])
     for name in use_vectors(both, vectors):
-        both.get_submodule(name).requires_grad_(not training.keep_vectors)
+        if training.keep_vectors:
+            both.get_submodule(name).requires_grad_(False)
 
 
 def _refuse_decoders(model: nn.Module, corpus: Corpus) -> None:

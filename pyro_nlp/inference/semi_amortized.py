@@ -64,6 +64,8 @@ class SemiAmortized(Updates):
             if not (isinstance(fn, Independent) and isinstance(fn.base_dist, Normal) and len(fn.event_shape) == 1):
                 kind = type(getattr(fn, "base_dist", fn)).__name__
                 return f"it refines vectors that are Normal in the guide, and '{name}' is {kind}: use updates=Joint()"
+        if objective.plates > 1:
+            return "it refines latents of a whole document, and the model has plates inside: use updates=Joint()"
         if any(hasattr(module, "running_mean") for module in objective.model.modules()):
             return "the model normalises over the batch, and each document is refined by itself: use updates=Joint()"
         if isinstance(objective.strategy.bound, PyroELBO | WakeSleep):

@@ -12,7 +12,7 @@ combinations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -89,16 +89,16 @@ class Scope:
         """Reduce a tensor of the site's batch shape to `[*tables, particles, documents]`; see `by_cell`."""
         return self.sum_cells(self.by_cell(value, site))
 
-    def by_cell(self, value: Tensor, site: Site) -> Tensor:
+    def by_cell(self, value: Tensor, site: Site, scaled: bool = True) -> Tensor:
         """A tensor of the site's batch shape, scaled and masked, as `[*tables, particles, *inner, documents]`.
 
         The plate's scale N/B is left out and any other scale is kept. A site outside the documents plate belongs to
-        the corpus: every document carries 1/N of it.
+        the corpus: every document carries 1/N of it. With `scaled` False neither is done.
         """
-        value = self._whole(scale_and_mask(value, self.factor(site), site["mask"]))
+        value = self._whole(scale_and_mask(value, self.factor(site) if scaled else 1.0, site["mask"]))
         if in_documents(site):
             return value
-        return value.sum(tuple(range(-self.plates, 0)), keepdim=True) / self.population
+        return value.sum(tuple(range(-self.plates, 0)), keepdim=True) / (self.population if scaled else 1)
 
     def sum_cells(self, value: Tensor, events: int = 0) -> Tensor:
         """From values by cell to `[*tables, particles, documents, *event]`."""
@@ -109,19 +109,17 @@ class Scope:
         """`[..., documents]` as a value by cell, the same in none of the inner plates."""
         return value[(..., *[None] * (self.plates - 1), slice(None))]
 
-    def beside(self, value: Tensor, cells: Tensor) -> Tensor:
-        """The part of a value by cell that goes with each of another's cells, such as the loss that depends on a draw.
+    def beside(self, value: Tensor, inner: Collection[int]) -> Tensor:
+        """What of a value by cell may depend on a draw of a site in the plates `inner`, for each of its cells.
 
-        Plates that `cells` has not are summed, their tables first. What is not in a plate that `cells` has depends on
-        no cell of it, and is left out.
+        Other plates are summed, their tables first. In the site's own plates a cell's draw moves its own cell alone,
+        and everything that is not in them.
         """
-        value, shape = self._whole(value), self._whole(cells).shape
+        value = self._whole(value)
         for dim in range(-self.plates, -1):
-            if shape[dim] == 1:
+            if dim not in inner:
                 inside = [t for t in self.tables if dim in t.inner]
                 value = self._sum_out(value, self._needed(value, inside)).sum(dim, keepdim=True)
-            elif value.shape[dim] == 1:
-                value = torch.zeros_like(value)
         return value
 
     def _whole(self, value: Tensor, events: int = 0) -> Tensor:
@@ -153,7 +151,7 @@ class Scope:
         needed = [t for t in tables if _depends(value, t, events)]
         for table in needed:  # the list grows
             assert table.weight is not None
-            needed += [t for t in self.tables if t not in needed and _depends(table.weight, t)]
+            needed += [t for t in tables if t not in needed and _depends(table.weight, t)]
         return needed
 
     def _sum_out(self, value: Tensor, tables: Sequence[Table], events: int = 0) -> Tensor:
@@ -170,14 +168,9 @@ class Scope:
 
 
 def _depends(value: Tensor, table: Table, events: int = 0) -> bool:
-    """Whether a value was computed from the rows of a table: has its dimension, where there is more than one row."""
+    """Whether a value was computed from the rows of a table, of which there are two or more."""
     dim = table.dim - events
-    if value.dim() < -dim:
-        return False
-    assert table.weight is not None
-    # one row alone is told apart by the mere presence of its dimension; other tables to its left may feign it, which
-    # weighs by a number whose expectation is one
-    return value.shape[dim] > 1 or table.weight.shape[table.dim] == 1
+    return value.dim() >= -dim and value.shape[dim] > 1
 
 
 def exact_kl(q: TorchDistribution, p: TorchDistribution) -> Tensor:
@@ -233,6 +226,18 @@ class SiteTerms:
             score = self.scope.by_cell(self.q.log_prob(self.value.detach()), self.guide)
             log_q = log_q - (score - score.detach())
         return log_q
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """Dimensions of the site's plates beside that of documents."""
+        return tuple(own_plates(self.guide, self.scope.plates))
+
+    @cached_property
+    def score(self) -> Tensor:
+        """log q(z | x) of the draw by cell, without any scale: what a score function multiplies."""
+        own = self.drawn.log_density if self.drawn is not None else None
+        value = self.q.log_prob(self.value) if own is None else own(self.q)
+        return self.scope.by_cell(value, self.guide, scaled=False)
 
     @cached_property
     def log_p_by_cell(self) -> Tensor:

@@ -278,15 +278,15 @@ def _sum_out(found: Terms, model_trace: Trace, summed: tuple[Table, ...]) -> Ter
             f"sites '{summed[0].site}' and '{other}' stand in different plates and are both summed out: give one of "
             "them another estimator, as Enumerate()"
         )
-    cells = torch.zeros([2 if dim in inner else 1 for dim in range(-scope.plates, 0)])
-    joint = torch.zeros(1, 1)
+    joint, whole = torch.zeros(1, 1), scope.factor(model_trace.nodes[summed[0].site])
     for table in summed:
         node: Any = model_trace.nodes[table.site]
         # where it is masked, as in padding, nothing depends on it and its probabilities sum to one
-        log_p = scope.by_cell(node["fn"].log_prob(node["value"]), {**node, "mask": None})
+        log_p = scope.by_cell(node["fn"].log_prob(node["value"]), {**node, "mask": None}) / whole
         labels = node["infer"]["labels"]
         if labels is not None:
-            log_p = log_p + _excluded(labels, log_p.shape[table.dim]).view(-1, *[1] * (-table.dim - 2), len(labels))
+            excluded = _excluded(labels, log_p.shape[table.dim])
+            log_p = log_p + excluded.view(-1, *[1] * (-table.dim - 1 - labels.dim()), *labels.shape)
         joint = joint + log_p
     dependent = [name for name, value in found.observed.items() if any(_depends(value, t) for t in summed)]
     for name in dependent:
@@ -296,16 +296,22 @@ def _sum_out(found: Terms, model_trace: Trace, summed: tuple[Table, ...]) -> Ter
                 f"site '{name}' stands outside the plate of '{summed[0].site}' and depends on it, so that its values "
                 "cannot be summed out one by one: sample it, with ScoreFunction()"
             )
-        joint = joint + scope.beside(value, cells)
-    evidence = joint.logsumexp([t.dim for t in summed], keepdim=True)
+        inside = next((t.site for t in scope.tables if set(t.inner) - set(inner) and _depends(value, t)), None)
+        if inside:
+            raise StructureError(
+                f"sites '{summed[0].site}' and '{inside}' stand in different plates, and the first is summed out where "
+                f"the second is a table of values: give '{summed[0].site}' Enumerate(), or sample '{inside}'"
+            )
+        joint = joint + scope.beside(value, inner) / whole
+    evidence = whole * joint.logsumexp([t.dim for t in summed], keepdim=True)
     rest = {name: value for name, value in found.observed.items() if name not in dependent}
-    observed = {" and ".join(dependent): evidence} | rest
+    observed = ({" and ".join(dependent): evidence} if dependent else {}) | rest
     return replace(found, observed=observed, joint=(joint, summed))
 
 
 def _excluded(labels: Tensor, classes: int) -> Tensor:
-    """0 for every class that a document may have, -1e30 for the others, `[classes, documents]`."""
-    other = labels != torch.arange(classes, device=labels.device)[:, None]
+    """0 for every class that a document may have, -1e30 for the others, `[classes, ..., documents]`."""
+    other = labels != torch.arange(classes, device=labels.device).view(-1, *[1] * labels.dim())
     return torch.where(other & (labels >= 0), -1e30, 0.0)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pyro_nlp.data.batches import Batch, TextBatch
+from pyro_nlp.data.batches import Batch, PairBatch, TextBatch
 from pyro_nlp.inference.information import minibatch_information
 from pyro_nlp.inference.schedules import Unit
 
@@ -150,6 +150,11 @@ class Aggressive(Updates):
             raise ValueError("Aggressive: check is at least 1 and limit at least 2")
 
     def refuse(self, objective: Objective) -> str | None:
+        if objective.plates > 1:
+            return (
+                "the information that ends its lead is that of latents of a whole document, and the model has plates "
+                "inside: use updates=Joint()"
+            )
         return _refuse_one_sided(objective)
 
     def evaluations(self, once: int) -> int:
@@ -265,4 +270,6 @@ def _refuse_one_sided(objective: Objective) -> str | None:
 
 def _words(batch: Batch) -> int:
     """Targets of a text, ends of sentence counted; documents of anything else."""
+    if isinstance(batch, PairBatch):
+        return int(batch.second.mask.sum())
     return int(batch.mask.sum()) if isinstance(batch, TextBatch) else len(batch)

@@ -13,7 +13,7 @@ RECIPE = """
 # Topics of a text file, a document a line.
 model: {class_path: NVDM, init_args: {latent: 3}}
 guide: {class_path: GaussianGuide, init_args: {encoder: {class_path: CountEncoder, init_args: {width: 8}}}}
-corpus: {class_path: CountFile, init_args: {path: bags.txt, form: text, min_documents: 1, max_document_share: 1.0}}
+corpus: {class_path: TextDocuments, init_args: {path: bags.txt, min_documents: 1, max_document_share: 1.0}}
 training: {epochs: 2, optimizer: {class_path: Adam, init_args: {learning_rate: 0.03}}}
 """
 

@@ -1,4 +1,4 @@
-"""A user's own documents: counted before, or plain text; bad input ends in one line with the cure."""
+"""A user's own documents that were counted before; bad input ends in one line with the cure."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,17 +15,10 @@ Write = Callable[[str, str | bytes], Path]
 
 WORDS = "the 99\ncat 7\ndog 5\neats 2\n"
 LINES = "".join(f"{'ab'[i % 2]} {i % 4 + 1}:{i + 1} {(i + 1) % 4 + 1}:2\n" for i in range(80))
-TEXT = "".join(
-    f"The {animal} eats x{i}, and x{i % 9} sleeps 3 times.\n" for i in range(40) for animal in ("cat", "dog")
-)
 
 
 def counted(write: Write, lines: str | bytes = LINES, words: str = WORDS, **options: Any) -> CountFile:
     return CountFile(str(write("mine.feat", lines)), str(write("mine.vocab", words)), **options)
-
-
-def plain(write: Write, text: str = TEXT, **options: Any) -> CountFile:
-    return CountFile(str(write("mine.txt", text)), form="text", **options)
 
 
 def contents(corpus: CountCorpus) -> list[set[tuple[int, ...]]]:
@@ -73,42 +66,6 @@ def test_ids_from_zero_are_read_where_this_is_said(write: Write) -> None:
     assert contents(counted(write, lines, first_id=0)) == contents(counted(write))
 
 
-def test_plain_text_is_counted_without_function_words_numbers_and_punctuation(write: Write) -> None:
-    corpus = plain(write, max_document_share=1.0)
-    assert corpus.vocabulary.words[:4] == ("eats", "sleeps", "times", "cat")
-    assert not set(corpus.vocabulary.words) & {"the", "and", "N", ".", ",", "3"}
-    assert len(corpus.train) + len(corpus.valid) + len(corpus.test) == 80
-    assert corpus.labels == () and corpus.train.labels is None
-    row = corpus.train.batch(np.array([0])).counts[0]
-    first = corpus.vocabulary.decode(np.repeat(np.arange(len(row)), row.int().tolist()))
-    assert sorted(first) in (
-        ["cat", "eats", "sleeps", "times", "x0", "x0"],
-        ["dog", "eats", "sleeps", "times", "x0", "x0"],
-    )
-
-
-def test_words_are_chosen_by_the_share_of_the_training_documents_and_the_bound(write: Write) -> None:
-    assert not set(plain(write).vocabulary.words) & {"eats", "sleeps"}
-    assert {"cat", "dog"} >= set(plain(write, max_size=2, max_document_share=0.6).vocabulary.words)
-    once = plain(write, min_documents=1, max_document_share=1.0)
-    train = once.train.batch(np.arange(len(once.train))).counts
-    assert int((train > 0).sum(0).min()) == 1  # no word that occurs in valid or test alone
-    with pytest.raises(CorpusError, match=r"mine\.txt: none of \d+ words is in at least 90 and at most 50%"):
-        plain(write, min_documents=90)
-
-
-def test_text_that_was_prepared_is_taken_as_it_is(write: Write) -> None:
-    lines = "".join(f"The . 3 x{i}\n" for i in range(80))
-    corpus = plain(write, lines, tokeniser="whitespace", max_document_share=1.0)
-    assert corpus.vocabulary.words == (".", "3", "The")
-
-
-def test_plain_text_takes_the_words_of_a_vocabulary_file_too(write: Write) -> None:
-    corpus = CountFile(str(write("t.txt", TEXT)), str(write("v", "dog\ncat\nmouse\n")), form="text")
-    assert corpus.vocabulary.words == ("dog", "cat", "mouse")
-    assert set().union(*contents(corpus)) == {(1, 0, 0), (0, 1, 0)}
-
-
 def test_empty_documents_are_left_out_with_one_warning_and_counted_by_split(write: Write) -> None:
     valid, test = str(write("v.feat", "a 1:1\na\n")), str(write("t.feat", "a 1:1\n"))
     message = (
@@ -119,10 +76,6 @@ def test_empty_documents_are_left_out_with_one_warning_and_counted_by_split(writ
     assert len(caught) == 1 and caught[0].filename == __file__.replace(".pyc", ".py")
     assert corpus.dropped_by_split == {"train": 2, "valid": 1, "test": 0} and corpus.dropped == 3
     assert len(corpus.train) == 2 and corpus.train.labels is not None and corpus.train.labels.tolist() == [0, 1]
-    with pytest.warns(UserWarning, match=r"1 of train \(the first is .*mine\.txt: line 81\)"):
-        assert plain(write, TEXT + "\n").dropped == 1
-    with pytest.warns(UserWarning, match=r"mine\.txt: line 81"):  # it has words, and none of the vocabulary
-        assert plain(write, TEXT + "nobody nowhere\n").dropped == 1
 
 
 CASES: dict[str, tuple[Callable[[Write], object], str]] = {
@@ -152,8 +105,8 @@ CASES: dict[str, tuple[Callable[[Write], object], str]] = {
     "unreadable id": (lambda w: counted(w, "a x:1\n"), "line 1 has 'x:1', whose word id is no whole number"),
     "negative id": (lambda w: counted(w, "a -1:1\n"), "line 1 has '-1:1', whose word id is no whole number"),
     "text for counts": (
-        lambda w: counted(w, TEXT),
-        r"line 1 has 'cat' where id:count should stand; correct the line, .* --corpus\.form text",
+        lambda w: counted(w, "The cat eats.\n"),
+        r"line 1 has 'cat' where id:count should stand; correct the line, .* --corpus TextDocuments",
     ),
     "no class": (
         lambda w: counted(w, "1:1 2:1\n"),
@@ -162,7 +115,7 @@ CASES: dict[str, tuple[Callable[[Write], object], str]] = {
     "a class that is not expected": (lambda w: counted(w, LINES, first_field="absent"), "line 1 has 'a' where id:"),
     "no vocabulary": (
         lambda w: CountFile(str(w("mine.feat", LINES))),
-        r"mine\.feat: counts are of words by id; give .* --corpus\.vocabulary, or --corpus\.form text",
+        r"mine\.feat: counts are of words by id; give .* --corpus\.vocabulary, or .* --corpus TextDocuments",
     ),
     "repeated word": (
         lambda w: counted(w, words=WORDS + "cat\n"),
@@ -172,15 +125,10 @@ CASES: dict[str, tuple[Callable[[Write], object], str]] = {
     "empty vocabulary": (lambda w: counted(w, words=""), r"mine\.vocab: the file is empty"),
     "short vocabulary": (lambda w: counted(w, words="the\ncat\ndog\n"), r"line 3 has the word id 4, .* 3 words"),
     "undecodable": (lambda w: counted(w, b"a 1:1\n\xff 2:1\n"), r"mine\.feat: byte 6 \(line 2\) is not utf-8"),
-    "a folder": (lambda w: CountFile(str(w("x", "").parent), form="text"), "is a folder; give a file"),
+    "a folder": (lambda w: CountFile(str(w("x", "").parent), "v"), "is a folder; give a file"),
     "too few": (lambda w: counted(w, "a 1:1\n"), r"mine\.feat: no document for the \w+ split \(found 1 in all\)"),
     "first id": (lambda w: counted(w, first_id=2), "first_id is 2; ids of words begin at 1 or at 0"),
     "first field": (lambda w: counted(w, first_field="class"), "first_field is 'class'; give label, ignored, absent"),
-    "form": (lambda w: counted(w, form="csv"), "form is 'csv'; give counts or text"),
-    "tokeniser": (lambda w: plain(w, tokeniser="bpe"), "tokeniser 'bpe' is unknown"),
-    "min_documents": (lambda w: plain(w, min_documents=0), "min_documents is 0"),
-    "share": (lambda w: plain(w, max_document_share=1.5), "max_document_share is 1.5"),
-    "max_size": (lambda w: plain(w, max_size=0), "max_size is 0"),
 }
 
 

@@ -17,6 +17,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import TextBatch
@@ -28,6 +29,7 @@ from pyro_nlp.inference import (
     KL,
     Drawn,
     Enumerate,
+    LeaveOneOut,
     Marginalize,
     Pathwise,
     Relax,
@@ -318,27 +320,106 @@ def test_many_particles_of_words_have_the_gradient_of_all_combinations(name: str
     assert ((along.mean(0) - directions @ exact).abs() < 6.5 * error).all()
 
 
-def test_something_outside_the_plate_that_depends_on_what_is_inside_is_refused() -> None:
-    class Outside(Words):
+class Outside(Words):
+    """What is observed is one number a document, by all of its words."""
+
+    def forward(self, batch: Any) -> None:
+        with batch.documents():
+            c = pyro.sample("c", dist.OneHotCategorical(logits=self.prior))
+            with pyro.plate("words", 2, dim=-2):
+                w = pyro.sample("w", dist.OneHotCategorical(logits=c @ self.step))
+            mean = c @ self.of_c + (w @ self.of_w).sum(-2, keepdim=True)
+            pyro.sample("x", dist.Normal(mean, 0.7), obs=batch.values[:, 0])
+
+
+class OutsideGuide(WordsGuide):
+    def forward(self, batch: Any) -> None:
+        with batch.documents():
+            pyro.sample("c", dist.OneHotCategorical(logits=self.first(batch.values)))
+            with pyro.plate("words", 2, dim=-2):
+                pyro.sample("w", dist.OneHotCategorical(logits=self.each(batch.values.T[..., None])))
+
+
+class OutsideFlat(Words):
+    plates = 1
+
+    def forward(self, batch: Any) -> None:
+        with batch.documents():
+            c = pyro.sample("c", dist.OneHotCategorical(logits=self.prior))
+            logits = (c @ self.step)[..., None, :].expand(*torch.broadcast_shapes(c.shape[:-1], (len(batch),)), 2, 3)
+            w = pyro.sample("w", dist.OneHotCategorical(logits=logits).to_event(1))
+            mean = c @ self.of_c + (w @ self.of_w).sum(-1)
+            pyro.sample("x", dist.Normal(mean, 0.7), obs=batch.values[:, 0])
+
+
+class OutsideFlatGuide(WordsGuide):
+    def forward(self, batch: Any) -> None:
+        with batch.documents():
+            pyro.sample("c", dist.OneHotCategorical(logits=self.first(batch.values)))
+            pyro.sample("w", dist.OneHotCategorical(logits=self.each(batch.values[..., None])).to_event(1))
+
+
+def test_something_outside_the_plate_that_depends_on_what_is_inside_cannot_be_summed_word_by_word() -> None:
+    for estimator in (Enumerate(), Marginalize()):
+        strategy = Strategy(discrete=Enumerate(), sites={"w": estimator})
+        with pytest.raises(StructureError, match="outside the plate of 'w'.* depends on it"):
+            strategy.compile(*tiny(Outside, OutsideGuide), vectors())
+
+
+def test_a_draw_answers_for_what_is_outside_its_plate() -> None:
+    one, rows = vectors(), np.tile(np.arange(3), 30)
+    exact = exact_gradient(*tiny(OutsideFlat, OutsideFlatGuide), one, of_discrete(Enumerate()))
+    batch = one.replace(index=one.index[rows], values=one.values[rows], population=90)
+    model, guide = tiny(Outside, OutsideGuide)
+    objective = Strategy(discrete=ScoreFunction(LeaveOneOut()), bound=ELBO(3)).compile(model, guide, batch)
+    assert exact is not None
+    of_model = torch.arange(len(exact)) < sum(p.numel() for p in model.parameters())
+    directions = torch.stack([exact, exact * ~of_model])
+    along = flat_gradients(lambda: objective(batch), model, guide) @ directions.T
+    error = (along.var(0) / len(along)).sqrt()
+    assert ((along.mean(0) - directions @ exact).abs() < 6.5 * error).all()
+
+
+@pytest.mark.parametrize("name", ["LeaveOneOut", "ScoreFunction", "Subset of the likeliest", "REBAR"])
+def test_a_scale_counts_once(name: str) -> None:
+    model, guide = tiny(partial(scaled, Words), partial(scaled, WordsGuide))
+    found = gradient_check(model, guide, vectors(), ON_DISCRETE[name], draws=2000, copies=50)
+    assert found.exact and found.p_value > LEVEL / 4, found
+
+
+def scaled(kind: type) -> Any:
+    """A program whose every site counts three times."""
+
+    class Scaled(kind):  # type: ignore[misc]
+        def forward(self, batch: Any) -> None:
+            with poutine.scale(scale=3.0):
+                super().forward(batch)
+
+    return Scaled()
+
+
+def test_what_is_summed_out_is_scaled_after_its_sum() -> None:
+    strategy = of_discrete(Enumerate(), sites={"w": Marginalize()})
+    plain, thrice = (
+        strategy.compile(*tiny(partial(make, Words), partial(make, WordsGuide)), vectors()).eval()
+        for make in (lambda kind: kind(), scaled)
+    )
+    assert thrice(vectors()).item() == pytest.approx(3 * plain(vectors()).item(), rel=1e-5)
+
+
+def test_a_class_of_the_document_is_not_summed_out_around_a_table_of_its_words() -> None:
+    strategy = of_discrete(Enumerate(), sites={"c": Marginalize()})
+
+    class Apart(Words):
         def forward(self, batch: Any) -> None:
             with batch.documents():
                 c = pyro.sample("c", dist.OneHotCategorical(logits=self.prior))
                 with pyro.plate("words", 2, dim=-2):
-                    w = pyro.sample("w", dist.OneHotCategorical(logits=c @ self.step))
-                mean = (w @ self.of_w).mean(-2, keepdim=True)
-                pyro.sample("x", dist.Normal(mean, 0.7), obs=batch.values[:, 0])
+                    w = pyro.sample("w", dist.OneHotCategorical(logits=self.step[0]))
+                    pyro.sample("x", dist.Normal(c @ self.of_c + w @ self.of_w, 0.7), obs=batch.values.T)
 
-    class Guide(WordsGuide):
-        def forward(self, batch: Any) -> None:
-            with batch.documents():
-                pyro.sample("c", dist.OneHotCategorical(logits=self.first(batch.values)))
-                with pyro.plate("words", 2, dim=-2):
-                    pyro.sample("w", dist.OneHotCategorical(logits=self.each(batch.values.T[..., None])))
-
-    for estimator in (Enumerate(), Marginalize()):
-        strategy = Strategy(discrete=Enumerate(), sites={"w": estimator})
-        with pytest.raises(StructureError, match="outside the plate of 'w'.* depends on it"):
-            strategy.compile(*tiny(Outside, Guide), vectors())
+    with pytest.raises(StructureError, match="'c' and 'w' stand in different plates, and the first is summed out"):
+        strategy.compile(*tiny(Apart, OutsideGuide), vectors())
 
 
 # ---- one of the user's own -------------------------------------------------------------------------------------

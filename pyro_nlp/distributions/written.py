@@ -1,0 +1,179 @@
+"""Sequences written word by word, each word read before the next is chosen (layer: distributions)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import constraints
+from torch import Tensor
+
+from pyro_nlp.data.batches import BOS, EOS, PAD, PairBatch
+
+OUT_OF_REACH = -1e4
+"""A logit whose exponential is 0 in float32, and has a gradient all the same."""
+
+
+class Writer(ABC):
+    """What says of every next word how likely it is.
+
+    Attributes:
+        device: where its words are.
+    """
+
+    device: torch.device
+
+    @abstractmethod
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Of the next word after each prefix: inputs `<s> c_1 ...` `[..., B, M]` to `[..., B, M, V]`."""
+
+    @abstractmethod
+    def begin(self, left: torch.Size) -> Any:
+        """The state before the first word, of `left` = `[..., B]` sequences at once."""
+
+    @abstractmethod
+    def step(self, state: Any, words: Tensor) -> tuple[Tensor, Any]:
+        """Read one word in every sequence, `[..., B]`; logits of the next `[..., B, V]`, and the state after it."""
+
+
+class Written(TorchDistribution):
+    """prod_j p(c_j | c_<j) over sequences of words that end with `</s>`; after it stands padding.
+
+    With `lengths` a sequence has so many words and the end is certain; without, it ends when `</s>` is written, after
+    `longest` words at the latest. No sequence is empty, and padding and `<s>` are never written.
+
+    Shapes: batch `[..., B]`, event `[M]` with M = longest + 1.
+
+    Args:
+        writer: gives the logits.
+        batch: B.
+        longest: words of a sequence at most, its end not counted; with `lengths` their maximum, or more.
+        lengths: words of each sequence, its end not counted, `[B]`; None where the writer decides.
+        known: sequences that are given, `[B, M]`, and for which documents, bool `[B]`: there draws are the given
+            sequence and its probability is one.
+
+    Raises:
+        ValueError: a length below 1 or above `longest`.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    has_rsample = False
+
+    def __init__(
+        self,
+        writer: Writer,
+        batch: int,
+        longest: int,
+        lengths: Tensor | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
+        batch_shape: torch.Size | None = None,
+    ) -> None:
+        if longest < 1 or (lengths is not None and not 1 <= int(lengths.min()) <= int(lengths.max()) <= longest):
+            raise ValueError(f"lengths are 1 to longest, which is {longest}; found {lengths}")
+        self.writer, self.batch, self.longest, self.lengths, self.known = writer, batch, longest, lengths, known
+        left = torch.Size([batch]) if batch_shape is None else batch_shape
+        super().__init__(left, torch.Size([longest + 1]), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.nonnegative_integer, 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Written:
+        return Written(self.writer, self.batch, self.longest, self.lengths, self.known, torch.Size(batch_shape))
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        with torch.no_grad():
+            left = torch.Size(sample_shape) + self.batch_shape
+            state = self.writer.begin(left)
+            word = torch.full(left, BOS, device=self.writer.device)
+            ended, found = torch.zeros_like(word, dtype=torch.bool), []
+            for j in range(self.longest + 1):
+                logits, state = self.writer.step(state, word)
+                allowed = self._allowed(logits[..., None, :], j).squeeze(-2)
+                word = torch.distributions.Categorical(logits=allowed).sample().masked_fill(ended, PAD)
+                ended = ended | (word == EOS)
+                found.append(word)
+            drawn = torch.stack(found, -1)
+            return drawn if self.known is None else torch.where(self.known[1][:, None], self.known[0], drawn)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(c) in nats, `[..., B]`; 0 where the sequence is known."""
+        log_p = self.log_written(value)
+        if self.known is not None:
+            log_p = log_p.masked_fill(self.known[1], 0.0)
+        return log_p.expand(torch.broadcast_shapes(log_p.shape, self.batch_shape))
+
+    def log_known(self) -> Tensor:
+        """What the writer says of the known sequences in nats, `[B]`; 0 where none is known."""
+        if self.known is None:
+            return torch.zeros(self.batch, device=self.writer.device)
+        return self.log_written(self.known[0]).masked_fill(~self.known[1], 0.0)
+
+    def log_written(self, value: Tensor) -> Tensor:
+        """log p(c) by the writer, whatever is known, `[..., B]`."""
+        inputs = torch.full_like(value, BOS)
+        inputs[..., 1:] = value[..., :-1].masked_fill(value[..., :-1] == EOS, PAD)
+        log_p = self._allowed(self.writer.logits(inputs), 0).log_softmax(-1).gather(-1, value[..., None]).squeeze(-1)
+        return log_p.masked_fill(value == PAD, 0.0).sum(-1)
+
+    def _allowed(self, logits: Tensor, first: int) -> Tensor:
+        """Logits `[..., B, J, V]` of the positions from `first` on, with what cannot stand there out of reach."""
+        place = torch.arange(first, first + logits.shape[-2], device=logits.device)
+        word = torch.arange(logits.shape[-1], device=logits.device)
+        if self.lengths is None:
+            must_end, may_end = place == self.longest, place > 0
+        else:
+            must_end = may_end = place == self.lengths[:, None]
+        end = word == EOS
+        outside = (end & ~may_end[..., None]) | (~end & must_end[..., None]) | (word == PAD) | (word == BOS)
+        return logits.float().masked_fill(outside, OUT_OF_REACH)
+
+
+def allowed_lengths(
+    batch: PairBatch, ratio: float | None, longest: int, known: Tensor | None
+) -> tuple[int, Tensor | None]:
+    """Words of a compression at most, and of each where they are fixed, `[B]`; a known one has its own.
+
+    Args:
+        batch: its first texts are the sources.
+        ratio: words of a compression to those of its source, rounded up; None for lengths that are not fixed.
+        longest: of compressions of no fixed length.
+        known: for which documents the second text is the compression, bool `[B]`; None for no document.
+
+    Raises:
+        ValueError: a ratio outside (0, 1].
+    """
+    if ratio is not None and not 0 < ratio <= 1:
+        raise ValueError(f"ratio is the share of words that are kept, above 0 and at most 1, not {ratio}")
+    own = batch.second.lengths - 1
+    known = torch.zeros_like(own, dtype=torch.bool) if known is None else known
+    if ratio is None:
+        return max(longest, int(own.masked_fill(~known, 0).max())), None
+    words = batch.first.lengths[batch.group] - 1
+    lengths = torch.where(known, own, (words * ratio).ceil().long().clamp(min=1))
+    return int(lengths.max()), lengths
+
+
+def known_compressions(batch: PairBatch, training: bool) -> Tensor | None:
+    """For which documents the second text is given as the compression, bool `[B]`: in training those of label 1, and
+    all of a corpus without labels.
+
+    None if there are none. Elsewhere, as in validation, all are to be inferred.
+    """
+    if not training:
+        return None
+    known = torch.ones_like(batch.group, dtype=torch.bool) if batch.labels is None else batch.labels == 1
+    return known if bool(known.any()) else None
+
+
+def given_sequences(batch: PairBatch, longest: int, known: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """The known compressions as `Written` takes them, padded to `longest` words and an end."""
+    if known is None:
+        return None
+    given = batch.second.targets
+    value = given.new_full((len(batch), longest + 1), PAD)
+    width = min(longest + 1, given.shape[1])
+    value[:, :width] = given[:, :width]
+    return value.masked_fill(~known[:, None], PAD), known
