@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from pyro_nlp.data.batches import Batch
-from pyro_nlp.data.splits import Split
+from pyro_nlp.data.counts import CountSplit
+from pyro_nlp.data.pairs import PairSplit
+from pyro_nlp.data.splits import Split, TextSplit
 from pyro_nlp.evaluation.discrete import Summable, summable
 from pyro_nlp.evaluation.documents import (
     as_float64,
@@ -164,6 +166,19 @@ def log_weights(
             found.append(drawn.log_weight)
             wanted -= particles
         yield rows, batch, torch.cat(found)
+
+
+def foretold_tokens(model: nn.Module, split: Split) -> int:
+    """Words of a split that a model foretells, ends of sentence counted where there are some; 0 where there are none.
+
+    Of pairs without labels they are those of the second texts, or of the first where `model.foretells` is "first".
+    """
+    if isinstance(split, TextSplit | CountSplit):
+        return split.tokens
+    if not isinstance(split, PairSplit) or (split.labels is not None and not hasattr(model, "foretells")):
+        return 0
+    first = getattr(model, "foretells", "second") == "first"
+    return int(split.first.lengths[split.group].sum()) if first else split.tokens
 
 
 def perplexity(nll: np.ndarray, tokens: int) -> float:

@@ -12,8 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from pyro_nlp.data.counts import CountSplit
-from pyro_nlp.data.pairs import PairSplit
-from pyro_nlp.data.splits import Split, TextSplit
+from pyro_nlp.data.splits import Split
 from pyro_nlp.evaluation.collapse import (
     MutualInformation,
     active_units,
@@ -23,7 +22,14 @@ from pyro_nlp.evaluation.collapse import (
 )
 from pyro_nlp.evaluation.discrete import exact_guide, summable
 from pyro_nlp.evaluation.documents import NoDensityError
-from pyro_nlp.evaluation.likelihood import Difference, Likelihood, elbo_terms, importance_nll, perplexity
+from pyro_nlp.evaluation.likelihood import (
+    Difference,
+    Likelihood,
+    elbo_terms,
+    foretold_tokens,
+    importance_nll,
+    perplexity,
+)
 from pyro_nlp.evaluation.topics import perplexities
 from pyro_nlp.inference.training import Precision
 
@@ -59,6 +65,7 @@ class Evaluation:
         perplexity_per_document: exp(mean nats per token of a document), of bags of words only; those without words are
             left out.
         ends_counted: whether tokens count ends of sentence.
+        summed_out: latents that have no guide, as they are summed out exactly.
     """
 
     documents: int
@@ -71,11 +78,14 @@ class Evaluation:
     latents: dict[str, Latent] = field(default_factory=dict)
     perplexity_per_document: float | None = None
     ends_counted: bool = True
+    summed_out: tuple[str, ...] = ()
 
     @property
     def collapsed(self) -> bool:
         """Whether there are latents that the model does not listen to: another document's do as well."""
         rise = self.shuffled_rise
+        if self._whole and rise is None:
+            return self.negative_elbo is not None and sum(site.kl for site in self.latents.values()) < IGNORED
         return self._whole and rise is not None and rise.mean < max(IGNORED, 3 * rise.standard_error)
 
     @property
@@ -87,7 +97,7 @@ class Evaluation:
     def verdict(self) -> str:
         """A sentence on the use of the latents, with its evidence."""
         if not self.latents:
-            return "no latent variables"
+            return f"{', '.join(self.summed_out)} summed out exactly" if self.summed_out else "no latent variables"
         kl = sum(site.kl for site in self.latents.values())
         rise = (
             "" if self.shuffled_rise is None else f", and another document's z costs {self.shuffled_rise.mean:.2f} nats"
@@ -98,7 +108,7 @@ class Evaluation:
         if self.likelihood is None:
             return f"a point per document, with no density{rise}"
         if not self._whole:
-            return f"of the parts of a document: KL {kl:.2f} nats"
+            return f"sequences, known by their KL: {kl:.2f} nats"
         return f"in use: KL {kl:.2f} nats, {self._active()} units active{rise}"
 
     def _active(self) -> str:
@@ -188,9 +198,7 @@ def evaluate(
         likelihood = importance_nll(model, guide, split, samples, seed=seed, precision=precision)
     except NoDensityError:
         likelihood = None
-    tokens = 0
-    if isinstance(split, TextSplit | CountSplit) or (isinstance(split, PairSplit) and split.labels is None):
-        tokens = split.tokens
+    tokens = foretold_tokens(model, split)
     latents, rise = {}, None
     if guide is not None and terms.kl:
         latents = {name: Latent(float(kl.mean()), 0, 0, None) for name, kl in terms.kl.items()}
@@ -214,4 +222,5 @@ def evaluate(
         latents=latents,
         perplexity_per_document=per_document,
         ends_counted=not isinstance(split, CountSplit),
+        summed_out=tuple(marginal) if guide is None else (),
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import BOS, Batch, TextBatch, drop_words
-from pyro_nlp.distributions import WordSequence
+from pyro_nlp.distributions import WordSequence, Written
 from pyro_nlp.inference.bounds import ELBO
 from pyro_nlp.inference.schedules import Schedule
 from pyro_nlp.inference.terms import Terms, terms
@@ -77,6 +77,35 @@ class BagOfWords(Auxiliary):
         left = (*log_p.shape[:-2], len(batch))  # a table of classes is the same for all documents
         found = log_p.expand(*left, -1).gather(-1, batch.targets.expand(*left, -1))
         return -objective.at(self.weight) * terms.scope.expect((found * words).sum(-1)).mean()
+
+
+@dataclass(frozen=True)
+class KnownSequences(Auxiliary):
+    """A guide learns to write the sequences that are known:  -weight log q(c | x), of those documents alone.
+
+    The bound teaches it nothing there, as the latent is pinned; this is the alpha log q(y | x) of Kingma et al. 2014b
+    (arXiv:1406.5298), eq. 9, and the supervised part of Miao and Blunsom 2016 (arXiv:1609.07317).
+
+    Args:
+        weight: of the loss.
+        site: the latent, a `Written`.
+    """
+
+    weight: float | Schedule = 1.0
+    site: str = "c"
+
+    def refuse(self, objective: Objective, terms: Terms, batch: Batch) -> str | None:
+        if self.site not in terms.sites:
+            known = ", ".join(f"'{n}'" for n in terms.sites) or "none"
+            return f"it reads the site '{self.site}'; the latents are {known}"
+        if not isinstance(terms.sites[self.site].q, Written):
+            return f"'{self.site}' is no sequence of words in the guide (Written)"
+        return None
+
+    def loss(self, objective: Objective, terms: Terms, batch: Batch, state: nn.Module | None) -> Tensor:
+        q = terms.sites[self.site].q
+        assert isinstance(q, Written)
+        return -objective.at(self.weight) * q.log_known().mean()
 
 
 @dataclass(frozen=True)

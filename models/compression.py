@@ -1,0 +1,107 @@
+"""Sentence compression: the latent variable is a sentence, from which the source is rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_nlp.data.batches import PairBatch, TextBatch
+from pyro_nlp.distributions import WordSequence, Written
+from pyro_nlp.distributions.written import Writer, allowed_lengths, known_compressions
+from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder, StateEncoder
+
+
+class SentenceCompression(PyroModule):
+    """p(c) p(s | c): a short sentence, and the long one it was short for     Miao and Blunsom 2016 (arXiv:1609.07317)
+
+    The prior is a language model of compressions; p(s | c) an encoder-decoder with attention over the words of c. In
+    training a compression that is known (label 1 of its pair, or no labels at all) is pinned in the guide, so that
+    supervised, semi-supervised and unsupervised learning are one model; what teaches the guide from it is the auxiliary
+    loss `KnownSequences`.
+
+    Sites    c  Written, event [M + 1]: word ids, `</s>`, padding
+             s  WordSequence, event [T]
+    Plates   documents (dim -1): the pairs
+
+    Args:
+        vocabulary: number of words, of sources and compressions together.
+        prior: `prior(vocabulary, 0)`, the language model's states.
+        encoder: `encoder(vocabulary)` reads c, with a state at every word.
+        decoder: `decoder(vocabulary, encoder.width)` gives the states that s is read from.
+        width: size of the layer under the words.
+        ratio: words of c to those of s, in (0, 1], rounded up; None for a length that is learnt. As of the guide.
+        longest: words of a c of learnt length at most. As of the guide.
+        dropout: rate on the layer under the words.
+    """
+
+    plates = 1
+    foretells = "first"
+
+    def __init__(
+        self,
+        vocabulary: int,
+        prior: Callable[[int, int], Decoder] = LSTMDecoder,
+        encoder: Callable[[int], StateEncoder] = LSTMEncoder,
+        decoder: Callable[[int, int], Decoder] = LSTMDecoder,
+        width: int = 256,
+        ratio: float | None = 0.4,
+        longest: int = 20,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.ratio, self.longest = ratio, longest
+        self.prior = prior(vocabulary, 0)
+        self.prior_head = nn.Linear(self.prior.width, vocabulary)
+        self.encoder = encoder(vocabulary)
+        self.decoder = decoder(vocabulary, self.encoder.width)
+        self.query = nn.Linear(self.decoder.width, self.encoder.width, bias=False)
+        self.of_state = nn.Linear(self.decoder.width, width)
+        self.of_source = nn.Linear(self.encoder.width, width, bias=False)
+        self.head = nn.Linear(width, vocabulary)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, batch: PairBatch) -> None:
+        source = batch.first.mask[batch.group]
+        known = known_compressions(batch, self.training)
+        longest, lengths = allowed_lengths(batch, self.ratio, self.longest, known)
+        with batch.documents():
+            c = pyro.sample("c", Written(_LanguageModel(self), len(batch), longest, lengths))
+            hidden = self.rewrite(c, batch.first.inputs[batch.group])
+            pyro.sample("s", WordSequence(hidden, self.head, source), obs=batch.first.targets[batch.group])
+
+    def rewrite(self, c: Tensor, inputs: Tensor) -> Tensor:
+        """What the source's words are read from: c `[..., B, M]`, inputs `[B, T]`, result `[..., B, T, width]`."""
+        left, flat = c.shape[:-1], c.flatten(0, -2)
+        read = TextBatch(torch.arange(len(flat), device=c.device), len(flat), flat, flat, flat != 0)
+        states = self.encoder.states(read).view(*left, c.shape[-1], -1)
+        summary = self.encoder(read).view(*left, -1)
+        hidden = self.decoder(summary, inputs)
+        energy = self.query(hidden) @ states.transpose(-1, -2) / states.shape[-1] ** 0.5
+        where = energy.float().masked_fill((c == 0)[..., None, :], -1e4).softmax(-1)
+        return self.dropout((self.of_state(hidden) + self.of_source(where.to(states.dtype) @ states)).tanh())
+
+
+class _LanguageModel(Writer):
+    """p(c_j | c_<j) of a model."""
+
+    def __init__(self, model: SentenceCompression) -> None:
+        self.model, self.device = model, model.head.weight.device
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        found: Tensor = self.model.prior_head(self.model.prior(self._no_code(inputs.shape[:-1]), inputs))
+        return found
+
+    def begin(self, left: torch.Size) -> Any:
+        return self.model.prior.start(self._no_code(torch.Size([left.numel()])))
+
+    def step(self, state: Any, words: Tensor) -> tuple[Tensor, Any]:
+        hidden, state = self.model.prior.step(state, words.flatten())
+        return self.model.prior_head(hidden).view(*words.shape, -1), state
+
+    def _no_code(self, left: torch.Size) -> Tensor:
+        return self.model.head.weight.new_zeros(*left, 0)

@@ -1,0 +1,195 @@
+"""Sentence compression: a latent sentence, exact by enumeration at toy size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_nlp.data.batches import EOS, PAD, PairBatch
+from pyro_nlp.data.pairs import PairSplit
+from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.evaluation import evaluate, importance_nll
+from pyro_nlp.guides.pointer import PointerGuide
+from pyro_nlp.inference import (
+    ELBO,
+    IWAE,
+    KL,
+    KnownSequences,
+    LeaveOneOut,
+    Neural,
+    RunningMean,
+    ScoreFunction,
+    Strategy,
+    WakeSleep,
+    terms,
+)
+from pyro_nlp.models.compression import SentenceCompression
+from pyro_nlp.nn import LSTMDecoder, LSTMEncoder
+from tests.tiny import sharpen, whole
+
+WORDS = 7
+encoder, decoder = partial(LSTMEncoder, embedding=5, width=6), partial(LSTMDecoder, embedding=5, width=6)
+
+
+def pairs(labels: list[int] | None, count: int = 3) -> PairSplit:
+    """Sources of two to four words, compressions of one or two."""
+    rng = np.random.default_rng(0)
+    first, second = (
+        TextSplit.from_sentences([rng.integers(4, WORDS, k) for k in rng.integers(low, high, count)])
+        for low, high in ((2, 5), (1, 3))
+    )
+    return PairSplit(first, second, np.arange(count), None if labels is None else np.array(labels))
+
+
+def programs(ratio: float | None = 0.5, free: bool = False) -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    model = SentenceCompression(WORDS, decoder, encoder, decoder, 6, ratio, 2)
+    return sharpen(model), sharpen(PointerGuide(WORDS, encoder, decoder, free, ratio, 2))
+
+
+def every(longest: int) -> Tensor:
+    """Every sequence of one to `longest` words, `[R, longest + 1]`."""
+    found = []
+    for length in range(1, longest + 1):
+        for words in product([w for w in range(WORDS) if w not in (PAD, 1, EOS)], repeat=length):
+            found.append((*words, EOS, *[PAD] * (longest - length)))
+    return torch.tensor(found)
+
+
+def exact(model: Any, guide: Any, batch: PairBatch, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Minus the ELBO and minus log p(s), per document, summed over every compression."""
+    longest = terms(model, guide, batch).sites["c"].q.longest
+    each = every(longest)
+    given = {"c": each[:, None].expand(-1, len(batch), -1)}
+    found = terms(model, guide, batch, particles=len(each), given=given)
+    log_q, log_p = found.sites["c"].log_q, found.sites["c"].log_p
+    bound = log_q.exp() * (found.log_likelihood + weight * (log_p - log_q))
+    return -bound.sum(0), -(found.log_likelihood + log_p).logsumexp(0)
+
+
+KINDS = {"pointer, fixed ratio": (0.5, False), "pointer and softmax, learnt length": (None, True)}
+
+
+def flat(loss: Tensor, model: Any, guide: Any) -> Tensor:
+    parameters = [*model.parameters(), *guide.parameters()]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    both = zip(found, parameters, strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in both])
+
+
+STRATEGIES = {
+    "score function": Strategy(discrete=ScoreFunction()),
+    "running mean": Strategy(discrete=ScoreFunction(RunningMean())),
+    "NVIL": Strategy(discrete=ScoreFunction(Neural())),
+    "RLOO": Strategy(discrete=ScoreFunction(LeaveOneOut()), bound=ELBO(4)),
+    "RLOO, KL weight 0.3": Strategy(discrete=ScoreFunction(LeaveOneOut()), bound=ELBO(4), kl=KL(0.3)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_mean_gradient_is_that_of_the_sum_over_every_compression(name: str, kind: str) -> None:
+    model, guide = programs(*KINDS[kind])
+    split = pairs([-1, -1, -1])
+    weight = 0.3 if "0.3" in name else 1.0
+    loss, _ = exact(model, guide, whole(split), weight)
+    gradient = flat(loss.mean(), model, guide)
+    batch = split.batch(np.tile(np.arange(3), 40))
+    objective = STRATEGIES[name].compile(model, guide, batch).eval()
+    torch.manual_seed(1)
+    drawn = torch.stack([flat(objective(batch), model, guide) for _ in range(25)])
+    of_guide = torch.arange(len(gradient)) >= sum(p.numel() for p in model.parameters())
+    directions = torch.stack([gradient, gradient * of_guide])
+    along = drawn @ directions.T
+    error = along.std(0) / len(drawn) ** 0.5
+    # Student's t with 24 degrees of freedom: beyond 6.5 with probability 1e-6, in one of 20
+    assert ((along.mean(0) - directions @ gradient).abs() < 6.5 * error).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_importance_sampling_finds_the_likelihood_of_the_source(kind: str) -> None:
+    model, guide = programs(KINDS[kind][0], free=True)  # with the softmax q covers every compression
+    split = pairs(None)
+    with torch.no_grad():
+        _, nll = exact(model, guide, whole(split))
+    found = importance_nll(model.eval(), guide.eval(), split, samples=4000)
+    assert (np.abs(found.nll - nll.numpy()) < 5 * found.standard_error + 1e-4).all()
+
+
+def test_a_pointer_gives_a_word_the_probability_of_all_its_places() -> None:
+    model, guide = programs(0.5)
+    split = PairSplit(
+        TextSplit.from_sentences([[4, 5, 4]]), TextSplit.from_sentences([[4]]), np.zeros(1, np.int64), np.array([-1])
+    )
+    q = terms(model, guide, whole(split)).sites["c"].q
+    inside = q.log_prob(torch.tensor([[[4, 5, EOS]], [[5, 4, EOS]], [[4, 4, EOS]], [[5, 5, EOS]]])).exp()
+    assert inside.sum().item() == pytest.approx(1.0, abs=1e-5)
+    assert q.log_prob(torch.tensor([[[6, 4, EOS]]])).item() < -50
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compressions_that_are_known_are_pinned_in_training_alone(kind: str) -> None:
+    model, guide = programs(*KINDS[kind])
+    batch = whole(pairs([1, -1, 1]))
+    found = terms(model.train(), guide.train(), batch, particles=3)
+    c, targets = found.sites["c"].value, batch.second.targets
+    for i in (0, 2):
+        words = targets[i][batch.second.mask[i]]
+        assert (c[:, i, : len(words)] == words).all()
+    assert (found.sites["c"].log_q[:, [0, 2]] == 0).all() and (found.sites["c"].log_q[:, 1] < 0).all()
+    free = terms(model.eval(), guide.eval(), batch)
+    assert (free.sites["c"].log_q[:, 1:] < 0).all()
+    all_known = terms(model.train(), guide.train(), whole(pairs(None)))
+    assert (all_known.sites["c"].log_q == 0).all()
+
+
+def test_the_guide_learns_from_what_is_known_by_the_auxiliary_loss() -> None:
+    model, guide = programs()
+    batch = whole(pairs([1, -1, 1]))
+    strategy = Strategy(discrete=ScoreFunction(RunningMean()), auxiliary=(KnownSequences(weight=2.0),))
+    objective = strategy.compile(model, guide, batch).train()
+    objective(batch)
+    q = terms(model, guide, batch).sites["c"].q
+    plain = replace_known(q)
+    expected = -2.0 * torch.stack([plain.log_prob(q.known[0])[i] for i in (0, 2)]).sum() / 3
+    assert objective.last.auxiliary["KnownSequences"].item() == pytest.approx(expected.item(), rel=1e-5)
+    with pytest.raises(ValueError, match="KnownSequences: it reads the site 'z'; the latents are 'c'"):
+        replace(strategy, auxiliary=(KnownSequences(site="z"),)).compile(model, guide, batch)
+
+
+def replace_known(q: Any) -> Any:
+    return type(q)(q.writer, q.batch, q.longest, q.lengths)
+
+
+@pytest.mark.parametrize("bound", [IWAE(4), WakeSleep(4)], ids=["IWAE", "wake"])
+def test_it_learns_under_bounds_of_many_particles_too(bound: Any) -> None:
+    model, guide = programs(None, True)
+    batch = whole(pairs([-1, -1, -1]))
+    objective = Strategy(discrete=ScoreFunction(LeaveOneOut()), bound=bound).compile(model, guide, batch)
+    optimizer = torch.optim.Adam(objective.parameters(), 0.02)
+    _, before = exact(model, guide, batch)
+    for _ in range(60):
+        optimizer.zero_grad()
+        objective(batch).backward()
+        optimizer.step()
+    _, after = exact(model, guide, batch)
+    assert after.mean() < before.mean() - 1.0
+
+
+def test_evaluation_knows_the_latent_sentence_by_its_kl() -> None:
+    found = evaluate(*programs(None, True), pairs(None), samples=20)
+    assert found.latents["c"].kl > 0 and found.shuffled_rise is None and "known by their KL" in found.verdict
+
+
+def test_a_ratio_outside_its_range_is_refused() -> None:
+    for ratio in (0.0, 1.5):
+        model, guide = programs(ratio)
+        with pytest.raises(ValueError, match="ratio is the share of words that are kept, above 0 and at most 1"):
+            terms(model, guide, whole(pairs(None)))
