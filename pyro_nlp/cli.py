@@ -18,6 +18,7 @@ from pyro_nlp import recipe as recipes
 from pyro_nlp.commands.check import DRAWS, check
 from pyro_nlp.commands.compare import compare, compare_options
 from pyro_nlp.commands.diagnose import diagnose, diagnose_options
+from pyro_nlp.commands.documents import topics, topics_options
 from pyro_nlp.commands.generate import generate, generate_options
 from pyro_nlp.commands.options import positive, recipe_options, strategy_option
 from pyro_nlp.commands.runs import evaluate_run, train
@@ -142,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     train_parser = command("train", train, "train a recipe into a run folder", True, True)
     train_parser.add_argument("--out", help="run folder; by default runs/NAME")
     train_parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    topics_options(command("topics", topics, "documents of your own to topics and a report", strategy=True))
     evaluation = command("evaluate", evaluate_run, "judge a run on its corpus")
     evaluation.add_argument("run_folder", metavar="RUN")
     evaluation.add_argument("--samples", type=positive, default=500, help="importance samples per document")

@@ -90,7 +90,7 @@ def compiled(loaded: Recipe) -> Objective:
     split, size = loaded.corpus.train, loaded.training.batch_size
     device = next(loaded.model.parameters()).device
     batch = split.batch(np.arange(min(4, size, len(split)))).to(device)
-    objective = loaded.strategy.compile(loaded.model, loaded.guide, batch)
+    objective = loaded.strategy.compile(loaded.model, loaded.guide, batch, loaded.corpus.called)
     objective.steps_per_epoch = len(plan(split.lengths, size, seed=0, epoch=0))
     return objective
 

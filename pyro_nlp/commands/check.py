@@ -41,7 +41,7 @@ def check(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     loaded = recipes.load(options.recipe, overrides, options.strategy)
     split, batch_size = loaded.corpus.train, loaded.training.batch_size
     batch = split.batch(np.arange(min(batch_size, len(split))))
-    objective = loaded.strategy.compile(loaded.model, loaded.guide, batch)
+    objective = loaded.strategy.compile(loaded.model, loaded.guide, batch, loaded.corpus.called)
     objective.steps_per_epoch = len(plan(split.lengths, batch_size, seed=0, epoch=0))
     OUT.print(repr(loaded.corpus), markup=False, highlight=False)
     OUT.print(_variables(loaded.model, batch))

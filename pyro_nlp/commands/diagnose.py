@@ -15,6 +15,7 @@ from pyro_nlp.commands.options import two_or_more
 from pyro_nlp.commands.output import OUT
 from pyro_nlp.diagnosis import as_dict, diagnose_runs, save, save_posteriors
 from pyro_nlp.evaluation.importance import SMALLEST
+from pyro_nlp.inference import Run
 
 
 def diagnose_options(made: argparse.ArgumentParser) -> None:
@@ -43,18 +44,29 @@ def diagnose(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     folders = [Path(folder) for folder in options.run_folders]
     names = _names(folders)
     opened = {name: recipes.open_run(folder) for name, folder in zip(names, folders, strict=True)}
-    runs = {name: run for name, (run, _) in opened.items()}
+    texts = {name: recipe.text for name, (_, recipe) in opened.items()}
+    report(options, {name: run for name, (run, _) in opened.items()}, _one_recipe(texts))
+
+
+def report(options: argparse.Namespace, runs: Mapping[str, Run], seeds: Sequence[Sequence[str]] = ()) -> None:
+    """Print the diagnosis of runs, and write it.
+
+    Args:
+        options: those of `diagnose_options`.
+        runs: by name.
+        seeds: groups of names whose recipes differ by the seed alone.
+    """
     found = diagnose_runs(
         runs,
         options.split,
         documents=options.documents,
         draws=options.draws,
         seed=options.seed,
-        seeds=_one_recipe({name: recipe.text for name, (_, recipe) in opened.items()}),
+        seeds=seeds,
     )
-    out = Path(options.out or _above(folders))
+    out = Path(options.out or _above([Path(folder) for folder in options.run_folders]))
     found = save_posteriors(runs, found, out)
-    report = save(found, out)
+    page = save(found, out)
     if options.json:
         print(json.dumps(as_dict(found), indent=2, allow_nan=False))
         return
@@ -67,7 +79,7 @@ def diagnose(options: argparse.Namespace, overrides: Sequence[str]) -> None:
             OUT.print(f"  what usually helps:\n{run.verdict.cure}", markup=False, highlight=False, end="")
     for line in found.agreement_lines():
         OUT.print(line, markup=False, highlight=False)
-    OUT.print(f"report: {report}", markup=False, highlight=False)
+    OUT.print(f"report: {page}", markup=False, highlight=False)
 
 
 def _one_recipe(texts: Mapping[str, str]) -> list[list[str]]:

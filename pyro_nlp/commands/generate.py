@@ -1,4 +1,4 @@
-"""`pyro-nlp generate`: sentences of all kinds, or the topics of a model of documents (layer: cli)."""
+"""`pyro-nlp generate`: sentences of all kinds, topics of a model of documents, a ranking of answers (layer: cli)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pyro_nlp import recipe as recipes
+from pyro_nlp.commands import rank as ranking
 from pyro_nlp.commands import topics as topic_kinds
 from pyro_nlp.commands.options import positive, temperature, two_or_more
 from pyro_nlp.commands.output import OUT
@@ -26,9 +27,17 @@ def generate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("run_folder", metavar="RUN")
     made.add_argument(
         "--what",
-        choices=("samples", "reconstructions", "interpolations", "analogies", "imputations", *topic_kinds.KINDS),
-        help="by default samples, reconstructions and interpolations, or topics of a model of documents; analogies: a "
-        "is to b as c is to what is written; nearest: the documents with most of each topic",
+        choices=(
+            "samples",
+            "reconstructions",
+            "interpolations",
+            "analogies",
+            "imputations",
+            *topic_kinds.KINDS,
+            ranking.KIND,
+        ),
+        help="by default samples, reconstructions and interpolations, topics of a model of documents, a ranking by one "
+        "of answers; analogies: a is to b as c is to what is written; nearest: the documents with most of each topic",
     )
     made.add_argument(
         "--sentence",
@@ -48,17 +57,26 @@ def generate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--temperature", type=temperature, default=1.0, help="of ancestral sampling; 0 is greedy")
     made.add_argument("--beam", type=positive, default=10)
     made.add_argument("--steps", type=two_or_more, default=7, help="sentences of an interpolation, ends included")
+    ranking.rank_options(made)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--json", action="store_true", help="print JSON")
 
 
 def generate(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """`pyro-nlp generate RUN`"""
-    run, loaded = recipes.open_run(options.run_folder)
+    run, _ = recipes.open_run(options.run_folder)
+    write(options, run)
+
+
+def write(options: argparse.Namespace, run: Run) -> None:
+    """Print what is asked for of a run, or what there is by default."""
+    if ranking.asks_for_ranking(options) or ranking.is_ranking_run(run):
+        _rank(options, run)
+        return
     what = _kinds(options, run)
     if options.count is None and not is_topic_model(run.model):
         options.count = 5
-    found = {kind: _WRITERS[kind](options, run, loaded.corpus) for kind in what}
+    found = {kind: _WRITERS[kind](options, run, run.corpus) for kind in what}
     if options.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -70,6 +88,16 @@ def generate(options: argparse.Namespace, overrides: Sequence[str]) -> None:
                 markup=False,
                 highlight=False,
             )
+
+
+def _rank(options: argparse.Namespace, run: Run) -> None:
+    if options.what not in (None, ranking.KIND):
+        raise ValueError(f"{type(run.model).__name__} ranks answers: it has no {options.what}")
+    found = ranking.rank(options, run)
+    if options.json:
+        print(json.dumps({ranking.KIND: found.as_dict()}, indent=2, ensure_ascii=False))
+    else:
+        ranking.show(found)
 
 
 def _kinds(options: argparse.Namespace, run: Run) -> list[str]:

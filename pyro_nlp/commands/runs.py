@@ -14,8 +14,16 @@ from pyro_nlp.commands.options import printed_config
 from pyro_nlp.commands.output import OUT
 from pyro_nlp.data.counts import CountCorpus
 from pyro_nlp.data.splits import TextSplit
-from pyro_nlp.evaluation import evaluate, evaluate_topics, is_topic_model, plots, posteriors
-from pyro_nlp.inference import Interrupted, RunFolder, fit
+from pyro_nlp.evaluation import (
+    evaluate,
+    evaluate_answers,
+    evaluate_topics,
+    is_topic_model,
+    judges_answers,
+    plots,
+    posteriors,
+)
+from pyro_nlp.inference import Interrupted, Run, RunFolder, fit
 from pyro_nlp.recipe_errors import RecipeError
 from pyro_nlp.recipe_strategies import find_strategy
 
@@ -26,15 +34,20 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         raise RecipeError("train wants a RECIPE, or --resume --out RUN")
     if printed_config(options, overrides):
         return
+    out = Path(options.out or f"runs/{_default_name(options)}")
+    train_into(out, options, overrides)
+    OUT.print(f"next: pyro-nlp evaluate {out}", highlight=False)
+
+
+def train_into(out: Path, options: argparse.Namespace, overrides: Sequence[str]) -> Run:
+    """Train `options.recipe` into a folder, or go on with the run there; what was trained."""
     if options.resume and options.strategy:
         raise RecipeError("a resumed run keeps its strategy: leave out --strategy, or begin a new run")
-    out = Path(options.out or f"runs/{_default_name(options)}")
     if options.resume:
         loaded = recipes.to_resume(out, overrides)
     else:
         recipes.find(options.recipe)
-        if out.exists():
-            RunFolder.create(out)  # refuses before an hour of reading the corpus
+        refuse_existing(out)
         loaded = recipes.load(options.recipe, overrides, options.strategy)
     OUT.print(f"{loaded.name} on {loaded.corpus!r}, into {out}", markup=False, highlight=False)
     existed = out.exists()
@@ -62,7 +75,13 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         f"best validation bound {best['valid.loss']:.2f} nats per document, after epoch {best['epoch'] + 1}",
         highlight=False,
     )
-    OUT.print(f"next: pyro-nlp evaluate {out}", highlight=False)
+    return run
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse a folder that holds anything before an hour of reading the corpus."""
+    if out.exists():
+        RunFolder.create(out)
 
 
 def _default_name(options: argparse.Namespace) -> str:
@@ -95,6 +114,9 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
             precision=options.precision,
             likelihood=found.likelihood,
         )
+    answers = None
+    if judges_answers(run.model, split):
+        answers = evaluate_answers(run.model, split, seed=options.seed, precision=options.precision)
     protocol = {
         "split": options.split,
         "samples": options.samples,
@@ -102,12 +124,15 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         "precision": options.precision,
     }
     if options.json:
-        more = {} if topics is None else {"topics": topics.as_dict()}
+        parts = {"topics": topics, "answers": answers}
+        more = {name: part.as_dict() for name, part in parts.items() if part is not None}
         print(json.dumps({"run": str(options.run_folder), "protocol": protocol} | found.as_dict() | more, indent=2))
         return
     OUT.print(found.table(f"{options.run_folder}, {options.split} split"), markup=False)
     if topics is not None:
         OUT.print(topics.table(f"topics, {options.split} split; NPMI in the train split"), markup=False)
+    if answers is not None:
+        OUT.print(answers.table(f"answers, {options.split} split; 95 % intervals over questions"), markup=False)
     if run.guide is not None and isinstance(split, TextSplit):
         for name, posterior in posteriors(run.model, run.guide, split, marginal=run.marginal).items():
             path = Path(options.run_folder) / f"latent_{name}.png"

@@ -24,7 +24,7 @@ def topics(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str,
             "topic": k,
             "share": round(float(share[k]), 3),
             "words": ", ".join(
-                f"{word} {beta[k, i]:.3f}" for word, i in zip(corpus.vocabulary.decode(best[k]), best[k], strict=True)
+                f"{word} {beta[k, i]:.2g}" for word, i in zip(corpus.vocabulary.decode(best[k]), best[k], strict=True)
             ),
         }
         for k in _first(share, options.count)

@@ -10,12 +10,22 @@ from pyro_nlp.diagnosis.svg import Picture
 
 
 @dataclass(frozen=True)
+class Marked:
+    """A word on a ground of some strength, 0 to 1, and what its title says."""
+
+    word: str
+    strength: float
+    title: str
+
+
+@dataclass(frozen=True)
 class Cell:
-    """A cell of a table: what is read, and what it is sorted by where that is a number."""
+    """A cell of a table: what is read, and what it is sorted by where that is a number; perhaps word by word."""
 
     text: str
     value: float | None = None
     wide: bool = False
+    marked: list[Marked] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,11 +56,12 @@ class Words:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to step to: a title, perhaps a picture, and lines of a term and a text."""
+    """One thing to step to: a title, perhaps a picture, lines of a term and a text, perhaps a table."""
 
     title: str
     lines: list[tuple[str, str]]
     picture: Picture | None = None
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 import pyro_nlp
 from pyro_nlp.data.splits import Split
-from pyro_nlp.diagnosis import inferred, sections, spaces, topics, written
+from pyro_nlp.diagnosis import inferred, pairs, sections, spaces, topics, written
 from pyro_nlp.diagnosis.progress import progress_bar
 from pyro_nlp.diagnosis.subject import LeftOut, Protocol, Subject
 from pyro_nlp.diagnosis.verdict import Verdict, verdict
@@ -44,6 +44,10 @@ class Section:
 SECTIONS = (
     Section("topics", "Topics", topics.topics, topics.has_topics),
     Section("mixtures", "Documents as mixtures", topics.mixtures, topics.has_topics),
+    Section("ranking", "Ranking", pairs.ranking, pairs.has_answers),
+    Section("questions", "Questions", pairs.questions, pairs.has_answers),
+    Section("label_gap", "What the label says", pairs.label_gap, pairs.has_label_gap),
+    Section("alignments", "Where the decoder looks", pairs.alignments, pairs.has_attention),
     Section("curves", "Training", sections.curves),
     Section("dimensions", "KL by dimension", sections.dimensions),
     Section("weights", "Importance weights", sections.weights),
@@ -95,6 +99,8 @@ class Diagnosis:
             found["effective draws, median"] = f"{weights.summary.ess[0.5]:.0f} of {weights.draws}"
         if (found_topics := self.sections.get("topics")) is not None:
             found |= found_topics.rows()
+        if (answers := self.sections.get("ranking")) is not None and answers.ranking is not None:
+            found |= {f"{name}, whole split": str(value) for name, value in answers.ranking.intervals().items()}
         return found | {"latents": last}
 
     def compared_rows(self) -> dict[str, str]:
@@ -249,7 +255,7 @@ def _about(subject: Subject) -> dict[str, str]:
         "model": type(subject.model).__name__,
         "guide": "none" if guide is None else type(guide).__name__,
         "corpus": repr(subject.run.corpus),
-        "documents": f"{len(subject.split):,} of the {subject.protocol.split} split",
+        "documents": f"{len(subject.split):,} of the {subject.protocol.split} split{pairs.each(subject)}",
         "importance draws": f"{subject.protocol.draws:,} per document",
         "seed": str(subject.protocol.seed),
         "pyro-nlp": pyro_nlp.__version__,

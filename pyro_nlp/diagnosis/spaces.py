@@ -9,6 +9,7 @@ import numpy as np
 from pyro.distributions import Dirichlet, Normal, TorchDistribution
 
 from pyro_nlp.data.counts import CountSplit
+from pyro_nlp.data.pairs import PairSplit
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.diagnosis.subject import LeftOut, Subject, asked
 from pyro_nlp.diagnosis.written import LONGEST, middling
@@ -89,6 +90,8 @@ def heard(subject: Subject) -> Sensitivity:
 def probes(subject: Subject) -> dict[str, Probe]:
     """Whether a line through the latent space tells the labels: fitted to training documents."""
     guide, train = subject.own_guide, subject.run.corpus.train
+    if isinstance(train, PairSplit) and train.labels is not None:
+        raise LeftOut("the label of a pair is what is modelled, and its posterior has seen it")
     if subject.labels is None or not isinstance(train, TextSplit | CountSplit) or train.labels is None:
         raise LeftOut("the corpus has no labels")
     rows = np.random.default_rng(subject.protocol.seed).permutation(len(train))[:PROBED]

@@ -13,6 +13,7 @@ from pyro.distributions import TorchDistribution
 from torch import nn
 
 from pyro_nlp.data.counts import CountSplit
+from pyro_nlp.data.pairs import PairSplit
 from pyro_nlp.data.splits import Split, TextSplit
 from pyro_nlp.data.tokenise import detokenise
 from pyro_nlp.diagnosis.bags import bag_text
@@ -33,7 +34,7 @@ from pyro_nlp.evaluation import (
 from pyro_nlp.evaluation.discrete import exact_guide, summable
 from pyro_nlp.evaluation.documents import device_of, judging
 from pyro_nlp.evaluation.importance import ImportanceDiagnostics, importance_diagnostics
-from pyro_nlp.evaluation.likelihood import ElboTerms, Likelihood
+from pyro_nlp.evaluation.likelihood import ElboTerms, Likelihood, foretold_tokens
 from pyro_nlp.evaluation.report import Latent
 from pyro_nlp.inference.fit import Run
 
@@ -70,9 +71,22 @@ class Protocol:
     seed: int = 0
 
     def rows(self, split: Split) -> np.ndarray:
-        """Which documents are taken, in the order of the split."""
+        """Which documents are taken, in the order of the split; of labelled pairs, whole questions where they fit."""
+        if isinstance(split, PairSplit) and split.labels is not None:
+            whole = split.of_groups(self._questions(split))
+            if len(whole) > 1:
+                return whole
         chosen = np.random.default_rng(self.seed).permutation(len(split))[: self.documents]
         return np.sort(chosen)
+
+    def _questions(self, split: PairSplit) -> np.ndarray:
+        """Questions by chance, of no more than `documents` pairs together."""
+        sizes, chosen, left = np.bincount(split.group), [], self.documents
+        for question in np.random.default_rng(self.seed).permutation(len(sizes)).tolist():
+            if sizes[question] <= left:
+                chosen.append(question)
+                left -= int(sizes[question])
+        return np.array(chosen, np.int64)
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,7 @@ class Subject:
             LeftOut: it trained none.
         """
         if self.run.guide is None:
-            why = "the class is summed out exactly" if self.guide is not None or self.marginal else "it has no latents"
+            why = "all latents are summed out" if self.guide is not None or self.marginal else "it has no latents"
             raise LeftOut(f"{type(self.model).__name__} was trained without a guide, as {why}")
         return self.run.guide
 
@@ -189,8 +203,9 @@ class Subject:
     def evaluation(self) -> Evaluation:
         """What `evaluate` says of these documents, from the parts that the other sections use too."""
         terms, likelihood, seed = self.terms, self.likelihood, self.protocol.seed
-        tokens = self.split.tokens if isinstance(self.split, TextSplit | CountSplit) else 0
-        latents = {
+        tokens = foretold_tokens(self.model, self.split)
+        latents = {name: Latent(float(kl.mean()), 0, 0, None) for name, kl in terms.kl.items()}
+        latents |= {
             name: Latent(
                 float(terms.kl[name].mean()),
                 active_units(posterior),
@@ -218,6 +233,7 @@ class Subject:
             latents=latents,
             perplexity_per_document=per_document,
             ends_counted=not isinstance(self.split, CountSplit),
+            summed_out=self.marginal if self.guide is None else (),
         )
 
     @cached_property
@@ -288,9 +304,14 @@ class Subject:
         return vocabulary.decode(ids)
 
     def documents(self) -> list[str]:
-        """Every document as text; of a bag, its most frequent words."""
+        """Every document as text; of a bag, its most frequent words; of a pair, both texts."""
         vocabulary = self.run.corpus.vocabulary
         if isinstance(self.split, CountSplit) and vocabulary is not None:
             return [bag_text(self.split, row, vocabulary) for row in range(len(self.split))]
+        if isinstance(self.split, PairSplit) and vocabulary is not None:
+            pairs = self.split
+            first = self.lines([pairs.first.words(row) for row in range(len(pairs.first))])
+            second = self.lines([pairs.second.words(row) for row in range(len(pairs))])
+            return [f"{first[g]} → {text}" for g, text in zip(pairs.group, second, strict=True)]
         split = self.texts
         return self.lines([split.words(row) for row in range(len(split))])

@@ -43,6 +43,7 @@ HEADLINES: dict[State, str] = {
     "point": "The latents are in use, as points: there is no density to judge.",
     "none": "No latent variables: there is nothing to infer.",
 }
+SUMMED_OUT = "The latents are summed out exactly: there is nothing to infer."
 
 
 def verdict(subject: Subject, sections: Mapping[str, Any]) -> Verdict:
@@ -53,7 +54,8 @@ def verdict(subject: Subject, sections: Mapping[str, Any]) -> Verdict:
         state = "collapsed" if found.collapsed else "point" if found.likelihood is None else "in use"
     cure = _cure(subject) if state == "collapsed" and subject.run.guide is not None and found.likelihood else None
     evidence = [*_evidence(found), *_of_topics(sections)]
-    return Verdict(state, HEADLINES[state], evidence, [*_doubts(sections), *_idle(sections)], cure)
+    headline = SUMMED_OUT if state == "none" and subject.marginal else HEADLINES[state]
+    return Verdict(state, headline, evidence, [*_doubts(sections), *_idle(sections)], cure)
 
 
 def _evidence(found: Evaluation) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_nlp.diagnosis import figures, spaces, topic_views
+from pyro_nlp.diagnosis import figures, pair_views, spaces, topic_views
 from pyro_nlp.diagnosis.blocks import (
     Block,
     Cell,
@@ -187,6 +187,10 @@ def _documents(found: Documents) -> list[Block]:
 VIEWS: dict[str, tuple[str, Callable[..., list[Block]]]] = {
     "topics": (topic_views.TOPICS_LEAD, topic_views.topics),
     "mixtures": (topic_views.MIXTURES_LEAD, topic_views.mixtures),
+    "ranking": (pair_views.RANKING_LEAD, pair_views.ranking),
+    "questions": (pair_views.QUESTIONS_LEAD, pair_views.questions),
+    "label_gap": (pair_views.LABEL_LEAD, pair_views.label_gap),
+    "alignments": (pair_views.ALIGNMENTS_LEAD, pair_views.alignments),
     "curves": (
         "The bound is what training minimises, with its KL weight; validation is unweighted, as every later number.",
         _curves,

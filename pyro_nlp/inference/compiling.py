@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyro_nlp.data.batches import Batch
+from pyro_nlp.data.batches import Batch, CountBatch, PairBatch, TextBatch, VectorBatch
 from pyro_nlp.inference.baselines import LeaveOneOut
 from pyro_nlp.inference.divergence import KL
 from pyro_nlp.inference.estimators import Estimator, Marginalize, Relax, ScoreFunction
 from pyro_nlp.inference.pyro_bounds import PyroELBO
 from pyro_nlp.inference.sites import Scope, Site, SiteTerms, StructureError, exact_kl, is_latent
-from pyro_nlp.inference.support import LIMIT
+from pyro_nlp.inference.support import LIMIT, one_hot
 from pyro_nlp.inference.terms import collect, not_finite, trace_guide, trace_model
 
 if TYPE_CHECKING:
@@ -62,6 +63,54 @@ def refuse_modules(model: Any, guide: Any) -> None:
         raise StructureError(f"model and guide share the parameter '{shared}': the guide owns its encoder")
 
 
+KINDS: dict[type[Batch], tuple[str, str]] = {
+    TextBatch: ("sentences", "TextFile"),
+    PairBatch: ("pairs of texts", "PairFile"),
+    CountBatch: ("bags of words", "TextDocuments"),
+    VectorBatch: ("vectors", "Ring"),
+}
+"""What a batch holds, and a corpus that gives such."""
+
+
+@contextmanager
+def reading(module: Any, batch: Batch, data: str) -> Iterator[None]:
+    """Refuse a batch that a model or guide does not read: one that asks it for what another kind has.
+
+    Only what was really asked for counts, as a guide may read whatever the encoder in it does.
+    """
+    try:
+        yield
+    except AttributeError as error:
+        asked = [kind for kind in KINDS if any(part.name == error.name for part in fields(kind))]
+        if not isinstance(error.obj, Batch) or not asked or isinstance(error.obj, tuple(asked)):
+            raise
+        wanted = next((kind for kind in asked if kind is _said(module)), asked[0])
+        name, found = type(module).__name__, type(error.obj)
+        assert issubclass(found, Batch)
+        if found is not type(batch):  # a part of the batch
+            raise StructureError(
+                f"a network of {name} reads {_kind(wanted)}, and is given {_kind(found)}: give it another network"
+            ) from error
+        (what, cure), given = KINDS[wanted], KINDS[found][0] if found in KINDS else "those"
+        raise StructureError(
+            f"{name} reads {_kind(wanted)}, and {data} gives {_kind(found)}: choose a corpus of {what}, such as "
+            f"{cure}, or a model (with its guide) of {given}"
+        ) from error
+
+
+def _said(module: Any) -> Any:
+    """What a module says that it reads: the annotation of what its `forward` takes, if there is one."""
+    try:
+        hints = get_type_hints(type(module).forward)
+    except (AttributeError, NameError, TypeError):  # or it has names that only a type checker sees
+        return None
+    return next(iter(hints.values()), None)
+
+
+def _kind(of: type[Batch]) -> str:
+    return f"{KINDS[of][0]} ({of.__name__})" if of in KINDS else of.__name__
+
+
 def meet(model: Any, guide: Any) -> None:
     """Let a model see the guide whose answers its prior is made of, if it is of that kind (a VampPrior)."""
     if guide is not None and hasattr(model, "meet"):
@@ -82,13 +131,21 @@ def latents(
     batch: Batch,
     discrete: Estimator | None,
     sites: Mapping[str, Estimator],
+    data: str = "the corpus",
 ) -> dict[str, Latent]:
-    """The latent sites of a model and a guide, by plain samples; a site that is summed out needs no guide."""
+    """The latent sites of a model and a guide, by plain samples; a site that is summed out needs no guide.
+
+    `data` is what errors call that which the batch is of.
+    """
     scope = Scope(1, len(batch), batch.population, getattr(model, "plates", 1))
     with torch.no_grad():
         try:
-            guide_trace = trace_guide(guide, batch, scope)
-            model_trace = trace_model(model, batch, scope, guide_trace)
+            with reading(guide, batch, data):
+                guide_trace = trace_guide(guide, batch, scope)
+            with reading(model, batch, data):
+                model_trace = trace_model(model, batch, scope, guide_trace)
+        except StructureError:
+            raise
         except (ValueError, RuntimeError):  # Pyro and PyTorch have a page to say of a number that is not finite
             found = not_finite(model, guide, batch)
             if found is None:
@@ -175,7 +232,7 @@ def _refuse_consumers(objective: Objective, batch: Batch) -> None:
         pair = objective.latents[name].pair
         if pair is None:
             continue
-        one, other = _two_values(pair.value)
+        one, other = _two_values(pair.value, one_hot(pair.q))
         first, second = (_guide_trace(guide, batch, scope, {name: value}) for value in (one, other))
         for site in first.nodes:
             if site != name and is_latent(first.nodes[site]) and not _same(first.nodes[site], second.nodes[site]):
@@ -185,9 +242,9 @@ def _refuse_consumers(objective: Objective, batch: Batch) -> None:
                 )
 
 
-def _two_values(value: Tensor) -> tuple[Tensor, Tensor]:
+def _two_values(value: Tensor, hot: bool) -> tuple[Tensor, Tensor]:
     """A value of a discrete site, and another: the one-hot beside it, the next index, the opposite."""
-    if value.dim() > 2:
+    if hot:
         return value, value.roll(1, -1)
     return value, 1 - value if bool((value <= 1).all()) else (value - 1).clamp(min=0)
 

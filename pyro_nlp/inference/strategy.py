@@ -49,8 +49,13 @@ class Strategy:
     updates: Updates = Joint()
     auxiliary: tuple[Auxiliary, ...] = ()
 
-    def compile(self, model: nn.Module, guide: nn.Module | None, batch: Batch) -> Objective:
+    def compile(self, model: nn.Module, guide: nn.Module | None, batch: Batch, data: str = "the corpus") -> Objective:
         """The differentiable loss of this strategy for a model and a guide, after one dry run on `batch`.
+
+        Args:
+            model, guide: what is trained.
+            batch: of the corpus.
+            data: what errors call the corpus.
 
         Raises:
             StructureError: model and guide do not fit each other or the strategy; the message names site and cure.
@@ -58,7 +63,7 @@ class Strategy:
         refuse_modules(model, guide)
         meet(model, guide)
         with torch.random.fork_rng(devices=[]):
-            found = latents(model, guide, batch, self.discrete, self.sites)
+            found = latents(model, guide, batch, self.discrete, self.sites, data)
             estimators = {name: self._estimator(latent) for name, latent in found.items()}
             named = (*self.sites, *(self.kl if isinstance(self.kl, dict) else ()))
             unknown = next((name for name in named if name not in estimators), None)
