@@ -17,7 +17,7 @@ from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder, StateEncoder
 
 
 class SentenceCompression(PyroModule):
-    """p(c) p(s | c): a short sentence, and the long one it was short for     Miao and Blunsom 2016 (arXiv:1609.07317)
+    """p(c) p(s | c): a short sentence, and the long one it was short for     Miao and Blunsom 2016b (arXiv:1609.07317)
 
     The prior is a language model of compressions; p(s | c) an encoder-decoder with attention over the words of c. In
     training a compression that is known (label 1 of its pair, or no labels at all) is pinned in the guide, so that

@@ -84,7 +84,7 @@ class KnownSequences(Auxiliary):
     """A guide learns to write the sequences that are known:  -weight log q(c | x), of those documents alone.
 
     The bound teaches it nothing there, as the latent is pinned; this is the alpha log q(y | x) of Kingma et al. 2014b
-    (arXiv:1406.5298), eq. 9, and the supervised part of Miao and Blunsom 2016 (arXiv:1609.07317).
+    (arXiv:1406.5298), eq. 9, and the supervised part of Miao and Blunsom 2016b (arXiv:1609.07317).
 
     Args:
         weight: of the loss.
