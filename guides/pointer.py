@@ -17,7 +17,7 @@ from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder, StateEncoder
 
 
 class PointerGuide(PyroModule):
-    """q(c | s) = prod_j q(c_j | c_<j, s): a word of the source, pointed at       Miao and Blunsom 2016b, section 3 and 4
+    """q(c | s) = prod_j q(c_j | c_<j, s): a word of the source, pointed at     Miao and Blunsom 2016b, sections 3, 4
 
     A word has the probability of all its places in the source (ASC). With `free` a gate chooses at every step between
     pointing and a softmax over all words (FSC). Compressions that are known are pinned.
