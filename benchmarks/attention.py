@@ -18,7 +18,7 @@ On the test split:
     posterior     entropy of the exact p(a | x, y)
     information   KL of that posterior from the prior, mean over words: what a word tells of where it was read
     q to exact    KL of the guide's answer from the exact posterior, mean over words
-    seconds       to the best epoch, beside other jobs
+    seconds       to the best epoch, beside other jobs; the run of `marginalised` stood still for most of its time
 
 Summed out, the model is a mixture over positions where soft attention is one of its means; neither contains the other.
 
