@@ -35,9 +35,9 @@ Speeds are ratios within a round (or a seed), their median given with its standa
   20,000 and 200,000 words, and with 1, 2 and 4 times as many counts at 2,000. The alternative is the size of
   the dense float32 matrix. Parameters, their moments and one batch do grow with the vocabulary, not with documents.
 
-In the run at hand other jobs were not excluded (the environment of the rows has the load before each part: some eight
-processes on two cores, where two threads get more of the machine than scikit-learn's one), and what was tuned for `lda`
-was tuned with 100 iterations of the fixed point.
+In the run at hand `prodlda` and `lda` were alone on the machine, `memory` was not (the environment of the rows has the
+load before each part). What was tuned for `lda`, scikit-learn's batch size and processes too, was tuned before beside
+other jobs, with 100 iterations of the fixed point; ours takes two threads, scikit-learn's one process.
 
     python -m benchmarks.throughput [--only prodlda lda memory] [--tuned BATCH JOBS EPOCHS EPOCHS]
 
