@@ -25,8 +25,10 @@ def list_zoo(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         table = Table(package[:-1], "what it is", box=None, title=package, title_justify="left")
         root = importlib.import_module(f"pyro_nlp.{package}")
         for module in pkgutil.iter_modules(root.__path__):
-            for name, found in vars(importlib.import_module(f"{root.__name__}.{module.name}")).items():
-                if isinstance(found, type) and found.__module__ == f"{root.__name__}.{module.name}":
+            place = f"{root.__name__}.{module.name}"
+            for name, found in vars(importlib.import_module(place)).items():
+                own = isinstance(found, type) and found.__module__ == place and not name.startswith("_")
+                if own and not getattr(found.forward, "__isabstractmethod__", False):
                     table.add_row(name, " ".join((found.__doc__ or "").strip().splitlines()[0].split()))
         OUT.print(table, markup=False)
     for title, files in (("recipe", recipes.shipped()), ("strategy", shipped_strategies())):
