@@ -7,8 +7,8 @@ to the quiz is the table's first columns.
 
 Protocol: the recipes `soft_attention` and `latent_attention`, embeddings, LSTM and layers of 128, dropout 0.2, batches
 of 64, Adam at 0.002, at most 5 epochs, the rate halved and the best parameters taken back after an epoch without a
-better validation bound, twice; summaries of at most 12 words; bf16 where this machine is faster in it. Seeds 0, 1, 2.
-On the test split:
+better validation bound, twice; summaries of at most 12 words; bf16 where this machine is faster in it. Seeds 0, 1, 2;
+a row, task or seed that is not in the table has not been run. On the test split:
 
     NLL           exact, positions summed out, in nats per target; its standard error is between targets
     PPL           exp(total NLL / total words), ends of sentence counted
