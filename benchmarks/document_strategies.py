@@ -3,13 +3,13 @@
 Protocol: `pyro-nlp compare nvdm` and `compare lda`, the recipes as shipped but for the strategy (K = 50, the first
 preparation of 20 Newsgroups, 60 epochs at most, the parameters with the best validation bound); a strategy replaces
 what it names and keeps the rest, so that LDA's KL comes in over 40 epochs where the strategy says nothing of a KL
-weight, at once under `iwae` and `wake_sleep`, in cycles under `cyclical`. Every strategy is judged alike: NLL by 100 importance
-samples on all 7,505 test documents, in nats per document, paired with `elbo`; perplexity is exp of the total NLL over
-the total of words; distinct are the topics
-where those that share half of their ten top words count once (of NVDM, whose dimensions have signs, the positive
-ends). One seed unless said. Seconds per epoch are of a machine shared with other jobs;
-evaluations of `aggressive` are the most it may take. LDA refuses `free_bits`, as its Dirichlet has no KL by dimension; `semi_amortized` refines Gaussians alone, at twenty times
-the price, and is left out.
+weight, at once under `iwae` and `wake_sleep`, in cycles under `cyclical`. Every strategy is judged alike: NLL by 100
+importance samples on all 7,505 test documents, in nats per document, paired with `elbo`; perplexity is exp of the
+total NLL over the total of words; distinct are the topics where those that share half of their ten top words count
+once (of NVDM, whose dimensions have signs, the positive ends). One seed unless said. Seconds per epoch are of a
+machine shared with other jobs; evaluations of `aggressive` are the most it may take. LDA refuses `free_bits`, as its
+Dirichlet has no KL by dimension; `semi_amortized` refines Gaussians alone, at twenty times the price, and is left
+out.
 
     python -m benchmarks.document_strategies [--models nvdm lda] [--seeds 1] [--runs DIR]
 """
