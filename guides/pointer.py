@@ -12,8 +12,14 @@ from torch import Tensor, nn
 
 from pyro_nlp.data.batches import PairBatch
 from pyro_nlp.distributions import Written
-from pyro_nlp.distributions.written import Writer, allowed_lengths, given_sequences, known_compressions
-from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder, StateEncoder
+from pyro_nlp.distributions.written import (
+    Writer,
+    allowed_lengths,
+    given_sequences,
+    known_compressions,
+    rows_of,
+)
+from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder, StateEncoder, pool
 
 
 class PointerGuide(PyroModule):
@@ -65,11 +71,15 @@ class _Pointer(Writer):
     """q(c_j | c_<j, s) of a guide for the sources of a batch."""
 
     def __init__(self, guide: PointerGuide, batch: PairBatch) -> None:
-        self.guide, self.device = guide, batch.group.device
-        first = batch.first
+        self.guide, first = guide, batch.first
         self.words, self.mask = first.targets[batch.group], first.mask[batch.group]  # [B, S]
-        self.states = guide.source.states(first)[batch.group]
-        self.summary = guide.source(first)[batch.group]
+        states = guide.source.states(first)
+        self.states = states[batch.group]
+        self.summary = pool(states, first.mask, guide.source.pooling)[batch.group]
+
+    @property
+    def device(self) -> torch.device:
+        return self.words.device
 
     def logits(self, inputs: Tensor) -> Tensor:
         hidden = self.guide.decoder(self.summary, inputs)  # [..., B, M, D]
@@ -79,8 +89,9 @@ class _Pointer(Writer):
         return self.guide.decoder.start(self.summary.expand(*left, -1).flatten(0, -2))
 
     def step(self, state: Any, words: Tensor) -> tuple[Tensor, Any]:
-        hidden, state = self.guide.decoder.step(state, words.flatten())
-        return self._words(hidden.view(*words.shape, 1, -1)).squeeze(-2), state
+        left, flat = rows_of(words)
+        hidden, state = self.guide.decoder.step(state, flat)
+        return self._words(hidden.view(*left, 1, -1)).squeeze(-2), state
 
     def _words(self, hidden: Tensor) -> Tensor:
         """log-probabilities of words, `[..., B, J, V]`, by states `[..., B, J, D]`; tiny where the source lacks one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pyro
 import torch
@@ -12,8 +11,9 @@ from torch import Tensor, nn
 
 from pyro_nlp.data.batches import PairBatch, TextBatch
 from pyro_nlp.distributions import WordSequence, Written
-from pyro_nlp.distributions.written import Writer, allowed_lengths, known_compressions
-from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder, StateEncoder
+from pyro_nlp.distributions.written import allowed_lengths, is_padding, known_compressions
+from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder, StateEncoder, pool
+from pyro_nlp.nn.language_model import LanguageModel
 
 
 class SentenceCompression(PyroModule):
@@ -30,7 +30,8 @@ class SentenceCompression(PyroModule):
 
     Args:
         vocabulary: number of words, of sources and compressions together.
-        prior: `prior(vocabulary, 0)`, the language model's states.
+        prior: `prior(vocabulary, 0)`, the states of the language model `prior`. Its parameters are those of a
+            `SentenceLM`, so that a run of one can be its start, and be held fixed (`Training.start`, `Training.fixed`).
         encoder: `encoder(vocabulary)` reads c, with a state at every word.
         decoder: `decoder(vocabulary, encoder.width)` gives the states that s is read from.
         width: size of the layer under the words.
@@ -55,8 +56,7 @@ class SentenceCompression(PyroModule):
     ) -> None:
         super().__init__()
         self.ratio, self.longest = ratio, longest
-        self.prior = prior(vocabulary, 0)
-        self.prior_head = nn.Linear(self.prior.width, vocabulary)
+        self.prior = LanguageModel(prior(vocabulary, 0), vocabulary)
         self.encoder = encoder(vocabulary)
         self.decoder = decoder(vocabulary, self.encoder.width)
         self.query = nn.Linear(self.decoder.width, self.encoder.width, bias=False)
@@ -70,38 +70,20 @@ class SentenceCompression(PyroModule):
         known = known_compressions(batch, self.training)
         longest, lengths = allowed_lengths(batch, self.ratio, self.longest, known)
         with batch.documents():
-            c = pyro.sample("c", Written(_LanguageModel(self), len(batch), longest, lengths))
+            c = pyro.sample("c", Written(self.prior, len(batch), longest, lengths))
             hidden = self.rewrite(c, batch.first.inputs[batch.group])
             pyro.sample("s", WordSequence(hidden, self.head, source), obs=batch.first.targets[batch.group])
 
     def rewrite(self, c: Tensor, inputs: Tensor) -> Tensor:
-        """What the source's words are read from: c `[..., B, M]`, inputs `[B, T]`, result `[..., B, T, width]`."""
-        left, flat = c.shape[:-1], c.flatten(0, -2)
-        read = TextBatch(torch.arange(len(flat), device=c.device), len(flat), flat, flat, flat != 0)
-        states = self.encoder.states(read).view(*left, c.shape[-1], -1)
-        summary = self.encoder(read).view(*left, -1)
+        """What the source's words are read from: c `[..., B, M]` or relaxed `[..., B, M, V]`, inputs `[B, T]`, result
+        `[..., B, T, width]`."""
+        mask = ~is_padding(c)  # [..., B, M]
+        left, flat = mask.shape[:-1], c.flatten(0, mask.dim() - 2)
+        rows = mask.flatten(0, -2)
+        states = self.encoder.states(TextBatch(torch.arange(len(rows), device=c.device), len(rows), flat, flat, rows))
+        summary = pool(states, rows, self.encoder.pooling).view(*left, -1)
+        states = states.view(*mask.shape, -1)
         hidden = self.decoder(summary, inputs)
         energy = self.query(hidden) @ states.transpose(-1, -2) / states.shape[-1] ** 0.5
-        where = energy.float().masked_fill((c == 0)[..., None, :], -1e4).softmax(-1)
+        where = energy.float().masked_fill(~mask[..., None, :], -1e4).softmax(-1)
         return self.dropout((self.of_state(hidden) + self.of_source(where.to(states.dtype) @ states)).tanh())
-
-
-class _LanguageModel(Writer):
-    """p(c_j | c_<j) of a model."""
-
-    def __init__(self, model: SentenceCompression) -> None:
-        self.model, self.device = model, model.head.weight.device
-
-    def logits(self, inputs: Tensor) -> Tensor:
-        found: Tensor = self.model.prior_head(self.model.prior(self._no_code(inputs.shape[:-1]), inputs))
-        return found
-
-    def begin(self, left: torch.Size) -> Any:
-        return self.model.prior.start(self._no_code(torch.Size([left.numel()])))
-
-    def step(self, state: Any, words: Tensor) -> tuple[Tensor, Any]:
-        hidden, state = self.model.prior.step(state, words.flatten())
-        return self.model.prior_head(hidden).view(*words.shape, -1), state
-
-    def _no_code(self, left: torch.Size) -> Tensor:
-        return self.model.head.weight.new_zeros(*left, 0)

@@ -20,6 +20,7 @@ from pyro_nlp.data.hub import HuggingFace
 from pyro_nlp.data.loading import plan, shard
 from pyro_nlp.data.named_docstrings import NamedDocstrings
 from pyro_nlp.data.newsgroups import TwentyNews
+from pyro_nlp.data.one_side import OneSide
 from pyro_nlp.data.pair_corpus import Pair, PairCorpus
 from pyro_nlp.data.pair_files import PairFile
 from pyro_nlp.data.pairs import PairSplit
@@ -58,6 +59,7 @@ __all__ = [
     "HuggingFace",
     "LabelledLines",
     "NamedDocstrings",
+    "OneSide",
     "Pair",
     "PairBatch",
     "PairCorpus",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -19,11 +20,13 @@ OUT_OF_REACH = -1e4
 class Writer(ABC):
     """What says of every next word how likely it is.
 
-    Attributes:
-        device: where its words are.
+    Words are ids, or relaxed: points of the simplex over the vocabulary in floating point, with a dimension V more.
     """
 
-    device: torch.device
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where its words are."""
 
     @abstractmethod
     def logits(self, inputs: Tensor) -> Tensor:
@@ -44,7 +47,8 @@ class Written(TorchDistribution):
     With `lengths` a sequence has so many words and the end is certain; without, it ends when `</s>` is written, after
     `longest` words at the latest. No sequence is empty, and padding and `<s>` are never written.
 
-    Shapes: batch `[..., B]`, event `[M]` with M = longest + 1.
+    Shapes: batch `[..., B]`, event `[M]` with M = longest + 1. A relaxed value is `[..., B, M, V]`: its log-probability
+    is sum_j <c_j, log p(. | c_<j)>, that of the sequence where every word is one-hot.
 
     Args:
         writer: gives the logits.
@@ -98,25 +102,56 @@ class Written(TorchDistribution):
             drawn = torch.stack(found, -1)
             return drawn if self.known is None else torch.where(self.known[1][:, None], self.known[0], drawn)
 
+    def relaxed(self, choose: Callable[[Tensor], Tensor]) -> Tensor:
+        """A relaxed draw with a gradient, `[..., B, M, V]`, every word given the relaxed ones before it.
+
+        A sequence ends with the first word that is mostly `</s>`. Known sequences are themselves.
+
+        Args:
+            choose: normalised log-probabilities of words `[..., V]` to a point of the simplex.
+        """
+        left = self.batch_shape
+        state = self.writer.begin(left)
+        word = torch.full(left, BOS, device=self.writer.device)
+        ended, found = torch.zeros_like(word, dtype=torch.bool), []
+        for j in range(self.longest + 1):
+            logits, state = self.writer.step(state, word)
+            word = choose(self._allowed(logits[..., None, :], j).squeeze(-2).log_softmax(-1))
+            padding = one_hot_words(torch.full_like(ended, PAD, dtype=torch.long), word)
+            word = torch.where(ended[..., None], padding, word)
+            ended = ended | (word.argmax(-1) == EOS)
+            found.append(word)
+        drawn = torch.stack(found, -2)
+        if self.known is None:
+            return drawn
+        return torch.where(self.known[1][:, None, None], one_hot_words(self.known[0], drawn), drawn)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(c) in nats, `[..., B]`; 0 where the sequence is known."""
-        log_p = self.log_written(value)
-        if self.known is not None:
-            log_p = log_p.masked_fill(self.known[1], 0.0)
+        log_p = self.log_prob_by_word(value).sum(-1)
         return log_p.expand(torch.broadcast_shapes(log_p.shape, self.batch_shape))
+
+    def log_prob_by_word(self, value: Tensor) -> Tensor:
+        """log p(c_j | c_<j) in nats, `[..., B, M]`; 0 at padding, and where the sequence is known."""
+        log_p = self.log_written(value)
+        return log_p if self.known is None else log_p.masked_fill(self.known[1][:, None], 0.0)
 
     def log_known(self) -> Tensor:
         """What the writer says of the known sequences in nats, `[B]`; 0 where none is known."""
         if self.known is None:
             return torch.zeros(self.batch, device=self.writer.device)
-        return self.log_written(self.known[0]).masked_fill(~self.known[1], 0.0)
+        return self.log_written(self.known[0]).sum(-1).masked_fill(~self.known[1], 0.0)
 
     def log_written(self, value: Tensor) -> Tensor:
-        """log p(c) by the writer, whatever is known, `[..., B]`."""
+        """log p(c_j | c_<j) by the writer, whatever is known, `[..., B, M]`; 0 at padding."""
+        if value.is_floating_point():
+            first = one_hot_words(torch.full(value.shape[:-2], BOS, device=value.device), value)[..., None, :]
+            allowed = self._allowed(self.writer.logits(torch.cat([first, value[..., :-1, :]], -2)), 0).log_softmax(-1)
+            return (value * allowed).sum(-1).masked_fill(is_padding(value), 0.0)
         inputs = torch.full_like(value, BOS)
         inputs[..., 1:] = value[..., :-1].masked_fill(value[..., :-1] == EOS, PAD)
         log_p = self._allowed(self.writer.logits(inputs), 0).log_softmax(-1).gather(-1, value[..., None]).squeeze(-1)
-        return log_p.masked_fill(value == PAD, 0.0).sum(-1)
+        return log_p.masked_fill(value == PAD, 0.0)
 
     def _allowed(self, logits: Tensor, first: int) -> Tensor:
         """Logits `[..., B, J, V]` of the positions from `first` on, with what cannot stand there out of reach."""
@@ -129,6 +164,23 @@ class Written(TorchDistribution):
         end = word == EOS
         outside = (end & ~may_end[..., None]) | (~end & must_end[..., None]) | (word == PAD) | (word == BOS)
         return logits.float().masked_fill(outside, OUT_OF_REACH)
+
+
+def one_hot_words(words: Tensor, like: Tensor) -> Tensor:
+    """Ids `[...]` as one-hots `[..., V]`, of the type and vocabulary of relaxed words."""
+    return torch.nn.functional.one_hot(words, like.shape[-1]).to(like.dtype)
+
+
+def is_padding(words: Tensor) -> Tensor:
+    """Where a sequence `[..., M]`, or a relaxed one `[..., M, V]`, is over, bool `[..., M]`."""
+    return words[..., PAD] > 0.5 if words.is_floating_point() else words == PAD
+
+
+def rows_of(words: Tensor) -> tuple[torch.Size, Tensor]:
+    """Words `[..., B]`, or relaxed ones, as rows `[R]` or `[R, V]`, and the dimensions that R stands for."""
+    if words.is_floating_point():
+        return words.shape[:-1], words.flatten(0, -2)
+    return words.shape, words.flatten()
 
 
 def allowed_lengths(

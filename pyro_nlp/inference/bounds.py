@@ -16,7 +16,16 @@ from torch import Tensor
 from pyro_nlp.data.batches import Batch
 from pyro_nlp.inference.divergence import KL
 from pyro_nlp.inference.dreams import dreamt_log_q
-from pyro_nlp.inference.estimators import Estimator, Marginalize, Pathwise, Relax, Sampled, Signal, Subset
+from pyro_nlp.inference.estimators import (
+    Estimator,
+    Marginalize,
+    Pathwise,
+    Relax,
+    Sampled,
+    ScoreFunction,
+    Signal,
+    Subset,
+)
 from pyro_nlp.inference.terms import Terms
 
 if TYPE_CHECKING:
@@ -107,6 +116,9 @@ class ELBO(Bound):
     def refuse(self, objective: Objective) -> str | None:
         if site := _some(objective, Pathwise, gradient="dreg"):
             return f"site '{site}': the doubly reparameterised gradient is one of IWAE: use Pathwise(gradient='stl')"
+        site = _some(objective, ScoreFunction, per="word")
+        if site and (objective.plates > 1 or max(objective.rows.values(), default=1) > 1):
+            return f"site '{site}': per='word' goes without tables of other sites: use ScoreFunction(per='site')"
         return None
 
     def loss(self, objective: Objective, batch: Batch) -> Loss:
@@ -122,9 +134,10 @@ class ELBO(Bound):
                 continue
             # what depends on the draw: all but a KL of its own in closed form, which has its gradient already
             scope, log_q = terms.scope, site.score
+            by_word = getattr(objective.estimators[name], "per", "site") == "word"
             parts = [-value for value in terms.observed.values()]
             for other, kl in shaped.items():
-                if other == name and site.closed_form is not None:
+                if other == name and (by_word or site.closed_form is not None):
                     continue
                 shape = objective.kl(other).shape
                 # an average over the batch is every document's: each draw answers for all of it
@@ -132,8 +145,13 @@ class ELBO(Bound):
                 cells = terms.sites[other].kl_by_cell if shape is None else scope.as_cells(times * kl)
                 parts.append(paid[other] * cells)
             signal = sum((scope.beside(part.detach(), site.inner) for part in parts), torch.zeros(()))
+            if by_word:
+                log_q, cost_of_words = site.by_word()
+                # of this word and the ones after it
+                signal = signal + paid[name] * cost_of_words.detach().flip(0).cumsum(0).flip(0)
             surrogate = objective.surrogate(name, log_q, _leave_one_out(signal, -1 - scope.plates), batch)
-            value = value + scope.expect(surrogate).expand_as(cost).mean()
+            surrogate = surrogate.sum(0) if by_word else scope.expect(surrogate)
+            value = value + surrogate.expand_as(cost).mean()
         return _report(terms, value)
 
 
@@ -167,6 +185,8 @@ class IWAE(_Importance):
             if weighted and name not in objective.marginal:
                 kind = type(estimator).__name__
                 return f"site '{name}': {kind} has no importance weights: give it Marginalize() or ScoreFunction()"
+            if isinstance(estimator, ScoreFunction) and estimator.per == "word":
+                return f"site '{name}': per='word' is of the ELBO, whose terms can be told apart: use bound=ELBO()"
             if isinstance(estimator, Relax) and estimator.kl == "categorical":
                 return (
                     f"site '{name}': Relax(kl='categorical') has no density at the draw, which IWAE weighs: "

@@ -31,7 +31,7 @@ from rich.progress import (
 from torch import nn
 
 from pyro_nlp.data.corpus import Corpus
-from pyro_nlp.data.vectors import read_vectors
+from pyro_nlp.inference.beginning import begin
 from pyro_nlp.inference.folder import RunError, RunFolder
 from pyro_nlp.inference.loop import Interrupted, Loop
 from pyro_nlp.inference.schedules import schedules
@@ -39,7 +39,6 @@ from pyro_nlp.inference.strategy import Strategy
 from pyro_nlp.inference.terms import StructureError
 from pyro_nlp.inference.training import Training, choose_device, signal_to_noise
 from pyro_nlp.nn import Decoder
-from pyro_nlp.nn.words import use_vectors
 
 
 @dataclass
@@ -113,8 +112,7 @@ def fit(
         for module in (model, guide):
             if isinstance(module, nn.Module):
                 module.to(device).train()
-        if training.vectors is not None:
-            _begin_with_vectors(model, guide, corpus, training)
+        begin(model, guide, corpus, training, resume)
         first = corpus.train.batch(_first_rows(corpus, training)).to(device)
         objective = strategy.compile(model, guide, first, corpus.called)
         loop = Loop(objective, corpus, training, seed, rank, world)
@@ -145,18 +143,6 @@ def fit(
     objective.eval()
     trained = strategy.updates.refine(model, objective.guide)
     return Run(model, trained, corpus, history, Path(out) if out else None, objective.marginal)
-
-
-def _begin_with_vectors(model: nn.Module, guide: nn.Module | None, corpus: Corpus, training: Training) -> None:
-    """Start the embeddings from pretrained vectors; a resumed run has its own state put over them."""
-    if corpus.vocabulary is None:
-        raise StructureError(f"{corpus.name} has no words to give vectors: leave out --training.vectors")
-    assert training.vectors is not None
-    vectors = read_vectors(training.vectors, corpus.vocabulary)
-    both = nn.ModuleList([module for module in (model, guide) if module is not None])
-    for name in use_vectors(both, vectors):
-        if training.keep_vectors:
-            both.get_submodule(name).requires_grad_(False)
 
 
 def _refuse_decoders(model: nn.Module, corpus: Corpus) -> None:

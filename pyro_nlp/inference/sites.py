@@ -23,6 +23,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_nlp.distributions import Written
 from pyro_nlp.inference.support import binary
 
 Site = Any
@@ -238,6 +239,14 @@ class SiteTerms:
         own = self.drawn.log_density if self.drawn is not None else None
         value = self.q.log_prob(self.value) if own is None else own(self.q)
         return self.scope.by_cell(value, self.guide, scaled=False)
+
+    def by_word(self) -> tuple[Tensor, Tensor]:
+        """Of a `Written`, what the score function needs of every word given those before: log q without any scale, and
+        log q - log p, both `[words, particles, documents]`."""
+        assert isinstance(self.q, Written) and isinstance(self.p, Written)
+        log_q, log_p = (fn.log_prob_by_word(self.value).movedim(-1, 0) for fn in (self.q, self.p))
+        score = self.scope.by_cell(log_q, self.guide, scaled=False)
+        return score, self.scope.by_cell(log_q, self.guide) - self.scope.by_cell(log_p, self.model)
 
     @cached_property
     def log_p_by_cell(self) -> Tensor:

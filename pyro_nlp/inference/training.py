@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -122,6 +122,9 @@ class Training:
         vectors: file of word vectors in the text format of word2vec or GloVe, from which every embedding of the model
             and the guide that is as wide starts. None starts from random ones.
         keep_vectors: do not train those embeddings on: words without a vector keep what they began with.
+        start: parts that begin with the parameters of another run's model, as in `{model.prior: runs/lm}`; the run has
+            the same vocabulary.
+        fixed: parts that are not trained, as in `[model.prior]`.
         log_every: steps between rows of metrics.jsonl.
         checkpoint_minutes: longest time without a checkpoint; one is also written after every epoch and on Ctrl-C.
     """
@@ -136,6 +139,8 @@ class Training:
     device: str = "auto"
     vectors: str | None = None
     keep_vectors: bool = False
+    start: dict[str, str] = field(default_factory=dict)
+    fixed: tuple[str, ...] = ()
     log_every: int = 50
     checkpoint_minutes: float = 5.0
 

@@ -1,7 +1,8 @@
 """Networks that read a sentence shifted by one, and a code, and say what they expect next (layer: nn).
 
 A decoder is built as `factory(vocabulary, latent)`; everything else about it is configuration. `latent` may be
-0: then it is a language model. All take any left batch dimensions.
+0: then it is a language model. All take any left batch dimensions; recurrent ones read relaxed words (points of the
+simplex, with a dimension V more) where ids are asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_nlp.nn.words import word_vectors
+from pyro_nlp.nn.words import look_up, word_vectors
 
 State = tuple[Tensor, ...]
 """What a decoder remembers between two words; every tensor is `[rows, ...]`, so that a beam can be reordered."""
@@ -92,13 +93,14 @@ class LSTMDecoder(Decoder):
         self.input_dropout, self.output_dropout = nn.Dropout(input_dropout), nn.Dropout(output_dropout)
 
     def embed(self, inputs: Tensor) -> Tensor:
-        """Word vectors of `inputs` `[..., T]`, `[..., T, embedding]`."""
-        return self.words(inputs)
+        """Word vectors of `inputs` `[..., T]`, or of relaxed words `[..., T, V]`, `[..., T, embedding]`."""
+        return look_up(self.words, inputs)
 
     def forward(self, z: Tensor, inputs: Tensor) -> Tensor:
-        left = torch.broadcast_shapes(z.shape[:-1], inputs.shape[:-1])
-        rows, length = left.numel(), inputs.shape[-1]
-        words = self.input_dropout(self.embed(inputs)).expand(*left, -1, -1).reshape(rows, length, -1)
+        vectors = self.embed(inputs)
+        left = torch.broadcast_shapes(z.shape[:-1], vectors.shape[:-2])
+        rows, length = left.numel(), vectors.shape[-2]
+        words = self.input_dropout(vectors).expand(*left, -1, -1).reshape(rows, length, -1)
         code = z.expand(*left, -1).reshape(rows, -1)
         hidden, _ = self._read(words, code, self._initial_state(code))
         return self._beside(hidden, code).view(*left, length, self.width)
@@ -156,4 +158,5 @@ class InputlessDecoder(LSTMDecoder):
         self.words = word_vectors(1, embedding)  # one vector in place of every word
 
     def embed(self, inputs: Tensor) -> Tensor:
-        return self.words(torch.zeros_like(inputs))
+        places = inputs[..., 0] if inputs.is_floating_point() else inputs
+        return self.words(torch.zeros_like(places, dtype=torch.long))

@@ -1,6 +1,7 @@
 """Networks that read a batch and give one vector per document (layer: nn).
 
-An encoder is built as `factory(vocabulary)`. It reads `batch.targets`, which word dropout never corrupts.
+An encoder is built as `factory(vocabulary)`. It reads `batch.targets`, which word dropout never corrupts; those with a
+state at every word also read relaxed words, `[B, T, V]` in the place of ids.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import TextBatch
-from pyro_nlp.nn.words import word_vectors
+from pyro_nlp.nn.words import look_up, word_vectors
 
 Pooling = Literal["last", "mean", "max"]
 
@@ -71,7 +72,7 @@ class LSTMEncoder(StateEncoder):
         self.dropout = nn.Dropout(dropout)
 
     def states(self, batch: TextBatch) -> Tensor:
-        return self._run(self.words(batch.targets))
+        return self._run(look_up(self.words, batch.targets))
 
     def read(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Features of sequences of word vectors: vectors `[B, T, embedding]`, mask `[B, T]`, result `[B, width]`."""
@@ -121,7 +122,7 @@ class CNNEncoder(StateEncoder):
         self.dropout = nn.Dropout(dropout)
 
     def states(self, batch: TextBatch) -> Tensor:
-        vectors = self.dropout(self.words(batch.targets)).transpose(1, 2)
+        vectors = self.dropout(look_up(self.words, batch.targets)).transpose(1, 2)
         return self.convolution(nn.functional.pad(vectors, (self.window - 1, 0))).tanh().transpose(1, 2)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_nlp.data.vectors import Vectors
 
@@ -13,6 +13,11 @@ def word_vectors(vocabulary: int, size: int) -> nn.Embedding:
     table = nn.Embedding(vocabulary, size)
     nn.init.uniform_(table.weight, -0.1, 0.1)
     return table
+
+
+def look_up(table: nn.Embedding, words: Tensor) -> Tensor:
+    """Vectors of words: of ids `[...]`, or of points of the simplex `[..., V]`, in floating point."""
+    return words.to(table.weight.dtype) @ table.weight if words.is_floating_point() else table(words)
 
 
 @torch.no_grad()

@@ -89,6 +89,12 @@ STRATEGIES = {
     "running mean": Strategy(discrete=ScoreFunction(RunningMean())),
     "NVIL": Strategy(discrete=ScoreFunction(Neural())),
     "RLOO": Strategy(discrete=ScoreFunction(LeaveOneOut()), bound=ELBO(4)),
+    "word by word": Strategy(discrete=ScoreFunction(RunningMean(), per="word")),
+    "NVIL, word by word": Strategy(discrete=ScoreFunction(Neural(), per="word")),
+    "RLOO, word by word": Strategy(discrete=ScoreFunction(LeaveOneOut(), per="word"), bound=ELBO(4)),
+    "RLOO, word by word, KL weight 0.3": Strategy(
+        discrete=ScoreFunction(LeaveOneOut(), per="word"), bound=ELBO(4), kl=KL(0.3)
+    ),
     "RLOO, KL weight 0.3": Strategy(discrete=ScoreFunction(LeaveOneOut()), bound=ELBO(4), kl=KL(0.3)),
 }
 
