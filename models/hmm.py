@@ -12,7 +12,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import TextBatch
+from pyro_nlp.distributions.chain_sum import clamp_tags
 from pyro_nlp.distributions.hidden_markov import HiddenMarkov, NextWord, Observed
+from pyro_nlp.distributions.labelled import refuse_more_tags, seen_tags
 from pyro_nlp.nn import Decoder, write
 
 
@@ -21,7 +23,11 @@ class HMM(PyroModule):
 
     The tags leave the model: `x` is their exact marginal, so there is no guide and every strategy is maximum
     likelihood. A sentence ends because `</s>` is a word like any other. The first word is emitted without a transition
-    before it. Tran et al. 2016 (arXiv:1609.09007) put networks in the place of the tables.
+    before it. Tran et al. 2016 (arXiv:1609.09007) put networks in the place of the tables: `NeuralHMM`.
+
+    With supervision the tags of a share of the sentences are observed in training, state k being tag k, and what is
+    climbed is log p(x, known tags): supervised, semi-supervised and unsupervised are one likelihood. In evaluation mode
+    no tag is known, so the likelihood is always that of words. `marginals`, `viterbi` and `sample_tags` never know one.
 
     Sites    x  HiddenMarkov, event [T], padding masked out
     Plates   documents (dim -1)
@@ -32,21 +38,34 @@ class HMM(PyroModule):
         emission_spread: standard deviation of the first logits of words; tags that begin alike would stay alike.
         transition_spread: standard deviation of the first logits of tags; small, so that words decide what a tag
             becomes.
+        supervision: share of the training sentences whose tags are observed, 0 to 1; which ones follows from their
+            index (`seen_tags`).
     """
 
     plates = 1
 
     def __init__(
-        self, vocabulary: int, states: int = 45, emission_spread: float = 1.0, transition_spread: float = 0.1
+        self,
+        vocabulary: int,
+        states: int = 45,
+        emission_spread: float = 1.0,
+        transition_spread: float = 0.1,
+        supervision: float = 0.0,
     ) -> None:
         super().__init__()
+        self.states, self.supervision = states, supervision
         self.initial = nn.Parameter(transition_spread * torch.randn(states))
         self.transition = nn.Parameter(transition_spread * torch.randn(states, states))
         self.emission = nn.Parameter(emission_spread * torch.randn(states, vocabulary))
 
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse one with more tags than there are states."""
+        refuse_more_tags(len(getattr(corpus, "tags", ())), self.states, self.supervision)
+
     def forward(self, batch: TextBatch) -> None:
+        tags = seen_tags(batch, self.supervision, self.states, self.training)
         with batch.documents():
-            pyro.sample("x", self._sentences(batch), obs=batch.targets)
+            pyro.sample("x", self._sentences(batch, tags), obs=batch.targets)
 
     def marginals(self, batch: TextBatch) -> Tensor:
         """p(tag_t = k | x), `[B, T, K]`; zeros at padding."""
@@ -71,8 +90,8 @@ class HMM(PyroModule):
             **options,
         )
 
-    def _sentences(self, batch: TextBatch) -> HiddenMarkov:
-        return HiddenMarkov(self.initial, self.transition, self.emission, batch.mask)
+    def _sentences(self, batch: TextBatch, tags: Tensor | None = None) -> HiddenMarkov:
+        return HiddenMarkov(self.initial, self.transition, self.emission, batch.mask, tags)
 
 
 class EnumeratedHMM(HMM):
@@ -90,11 +109,14 @@ class EnumeratedHMM(HMM):
         states: number of tags, K.
         emission_spread: standard deviation of the first logits of words.
         transition_spread: standard deviation of the first logits of tags.
+        supervision: share of the training sentences whose tags are observed.
     """
 
     def forward(self, batch: TextBatch) -> None:
         # Emissions of the words at hand, `[T, B, K]`; Categorical(logits=emission[tag]) would hold [B, T, K, V].
         emitted = self.emission.log_softmax(1)[:, batch.targets].permute(2, 1, 0)
+        tags = seen_tags(batch, self.supervision, self.states, self.training)
+        emitted = clamp_tags(emitted, None if tags is None else tags.t())
         row = torch.arange(len(batch), device=emitted.device)
         tag: Tensor | None = None
         with batch.documents():

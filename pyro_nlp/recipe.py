@@ -34,6 +34,7 @@ from pyro_nlp.inference.fit import Run
 from pyro_nlp.inference.folder import RunError, RunFolder
 from pyro_nlp.inference.strategy import Strategy
 from pyro_nlp.inference.training import Training
+from pyro_nlp.nn import meet_corpus
 from pyro_nlp.recipe_errors import RecipeError, explain, raised_by_constructor, read_yaml, suggest
 from pyro_nlp.recipe_strategies import named, read_strategy
 
@@ -237,6 +238,7 @@ def load(recipe: str, overrides: Sequence[str] = (), strategy: str | None = None
         torch.manual_seed(config.seed)
         try:
             built = made.instantiate(config)
+            meet_corpus(built.corpus, built.model, built.guide)
         except (CorpusError, TypeError, ValueError, AttributeError) as error:
             found = raised_by_constructor(error)
             if isinstance(found, TypeError | AttributeError):

@@ -1,9 +1,9 @@
-"""The forward and backward recursions of a hidden Markov chain, by hand and by autograd (layer: distributions).
+"""The forward and backward recursions of a hidden Markov chain of two tables (layer: distributions).
 
-`marginal_log_prob` is what training calls. Its scaled form works on probabilities: two small products a step and little
-else, with expected counts from a second sweep in place of an autograd graph. Positions are packed time by time, longest
-sequence first, so padding is never seen. `log_alphas` is the textbook recursion in log space: slower, safe for any
-parameters, and differentiable as often as one likes.
+`marginal_log_prob` is what training calls where transitions and emissions are each a table. Its scaled form works on
+probabilities: two small products a step and little else, with expected counts from a second sweep in place of an
+autograd graph. Positions are packed time by time, longest sequence first, so padding is never seen. What it cannot do,
+`chain_sum.py` does.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pyro_nlp.distributions.chain_sum import chain_log_prob, clamp_tags
 from pyro_nlp.distributions.fused import _second_derivatives
+from pyro_nlp.distributions.moves import Dense, log_softmax
 
 # With no transition below e^-38, every normaliser, its inverse and every backward message is a float32, and what
 # underflows in a state is less than a rounding error of what reaches that state from the others.
@@ -35,57 +36,28 @@ class Chain(NamedTuple):
 
     def normalised(self) -> Chain:
         """The same in log-probabilities, in float32 at least."""
-        return Chain(*map(_log_softmax, self))
+        return Chain(*map(log_softmax, self))
 
     def look_up(self, words: Tensor) -> Tensor:
         """log p(word | state) of log-probabilities: words `[N, T]` to `[N, T, K]`, nothing of size V in between."""
         return self.emission.index_select(1, words.reshape(-1)).t().reshape(*words.shape, -1)
 
 
-def _full(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _log_softmax(logits: Tensor) -> Tensor:
-    return F.log_softmax(_full(logits), -1)
-
-
-def marginal_log_prob(chain: Chain, words: Tensor, mask: Tensor) -> Tensor:
+def marginal_log_prob(chain: Chain, words: Tensor, mask: Tensor, tags: Tensor | None = None) -> Tensor:
     """log sum over chains of p(chain, words) in nats: words and mask `[N, T]`, right-padded, to `[N]`.
 
-    Scaled and by hand where the parameters allow it in their precision; else, and within `second_derivatives`, in log
-    space by autograd.
+    Scaled and by hand where the parameters allow it in their precision; else, and within `second_derivatives`, as
+    `chain_log_prob` has it. `tags` `[N, T]` are those that are known, -1 where unknown: other chains do not count.
     """
     if not _second_derivatives.get():
         packed = _pack(mask)
         seen = words.reshape(-1)[packed.position]
-        prepared = _prepare(chain, seen) if packed.sizes else None
+        known = None if tags is None else tags.reshape(-1)[packed.position]
+        prepared = _prepare(chain, seen, known) if packed.sizes else None
         if prepared is not None:
             return _Scaled.apply(*chain, seen, prepared, packed)
     normal = chain.normalised()
-    last = log_alphas(normal, normal.look_up(words), mask)[-1]
-    return torch.where(mask[:, 0], logsumexp(last, -1), 0.0)
-
-
-def log_alphas(chain: Chain, emitted: Tensor, mask: Tensor) -> list[Tensor]:
-    """log p(x_1 .. x_t, z_t = k) for every t, `[N, K]` each; past the end a sequence keeps its last.
-
-    Args:
-        chain: in log-probabilities.
-        emitted: log p(x_t | z_t = k), `[N, T, K]`.
-        mask: true at real positions, `[N, T]`.
-    """
-    found = [chain.initial + emitted[:, 0]]
-    for t in range(1, emitted.shape[1]):
-        step = logsumexp(found[-1][:, :, None] + chain.transition, 1) + emitted[:, t]
-        found.append(torch.where(mask[:, t, None], step, found[-1]))
-    return found
-
-
-def logsumexp(x: Tensor, dim: int) -> Tensor:
-    """`torch.logsumexp`, with a gradient of zero in place of NaN where every term is -inf."""
-    impossible = (x == -torch.inf).all(dim, keepdim=True)
-    return x.masked_fill(impossible, 0.0).logsumexp(dim).masked_fill(impossible.squeeze(dim), -torch.inf)
+    return chain_log_prob(normal.initial, Dense(chain.transition), clamp_tags(normal.look_up(words), tags), mask)
 
 
 @dataclass(frozen=True)
@@ -134,13 +106,16 @@ class _Prepared(NamedTuple):
 
 
 @torch.no_grad()
-def _prepare(chain: Chain, words: Tensor) -> _Prepared | None:
+def _prepare(chain: Chain, words: Tensor, tags: Tensor | None) -> _Prepared | None:
     """None where the parameters are too extreme for the scaled form, or not numbers."""
-    initial, transition, logits = _log_softmax(chain.initial), _log_softmax(chain.transition), _full(chain.emission)
+    initial, transition = log_softmax(chain.initial), log_softmax(chain.transition)
+    logits = chain.emission.to(torch.promote_types(chain.emission.dtype, torch.float32))
     # The gradient wants the table of emissions as probabilities, the words at hand are wanted as logarithms: one pass.
     emission = logits.softmax(1)
     log_total = logits.amax(1) - emission.amax(1).log()
     emitted = logits.index_select(1, words).sub_(log_total[:, None])
+    if tags is not None:
+        emitted = clamp_tags(emitted.t(), tags).t()
     shift = emitted.amax(0, keepdim=True)
     least, seen = torch.stack([torch.minimum(initial.min(), transition.min()), shift.min()]).tolist()
     if not (least >= _LEAST and seen > -math.inf):

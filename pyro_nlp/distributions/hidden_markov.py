@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, constraints
 
 from pyro_nlp.data.batches import BOS, PAD
-from pyro_nlp.distributions.forward_backward import Chain, log_alphas, logsumexp, marginal_log_prob
+from pyro_nlp.distributions.chain_emissions import Emission, TableEmission
+from pyro_nlp.distributions.chain_sum import chain_log_prob, clamp_tags, log_forward
+from pyro_nlp.distributions.forward_backward import Chain, marginal_log_prob
+from pyro_nlp.distributions.moves import Dense, Moves, log_softmax
 
 NO_TAG = -1
 """Stands for the tag of a padded position."""
@@ -25,8 +28,15 @@ class HiddenMarkov(TorchDistribution):
     dimension here; mask `[..., B, T]` is true at real positions, which stand left of the padding; batch shape
     `[..., B]`, event shape `[T]`; values are ids `[..., B, T]` and may carry more left dimensions than the mask.
 
-    `log_prob` is a scaled forward pass with its gradient by a backward pass (`forward_backward.py`), once
-    differentiable; within `second_derivatives()` it is plain autograd. Methods that look at the chain take a value:
+    In place of the table `transition` may be any of `moves.py`: `Varying` by position, `LowRank`, `SecondOrder`; and
+    in place of the table `emission` a `FactoredEmission`.
+
+    Tags `[..., B, T]` that are known (-1 where unknown) are taken as observed: `log_prob` is then log p(x, known tags),
+    and all else is conditioned on them.
+
+    Of two tables, `log_prob` is a scaled forward pass with its gradient by a backward pass (`forward_backward.py`),
+    once differentiable, and of all others that of `chain_sum.py`; within `second_derivatives()` it is plain autograd.
+    Methods that look at the chain take a value:
 
         >>> x = HiddenMarkov(initial, transition, emission, batch.mask)
         >>> x.marginals(batch.targets)  # p(z_t | x), [B, T, K]
@@ -39,102 +49,129 @@ class HiddenMarkov(TorchDistribution):
     has_rsample = False
 
     def __init__(
-        self, initial: Tensor, transition: Tensor, emission: Tensor, mask: Tensor, batch_shape: torch.Size | None = None
+        self,
+        initial: Tensor,
+        transition: Tensor | Moves,
+        emission: Tensor | Emission,
+        mask: Tensor,
+        tags: Tensor | None = None,
+        batch_shape: torch.Size | None = None,
     ) -> None:
-        states = emission.shape[-2]
-        if initial.shape != (states,) or transition.shape != (states, states) or emission.dim() != 2:
+        states = (emission.shape if isinstance(emission, Tensor) else (emission.states, emission.words))[0]
+        square = transition.shape if isinstance(transition, Tensor) else (transition.tags, transition.tags)
+        if initial.shape != (states,) or square != (states, states):
+            emitted = list(emission.shape) if isinstance(emission, Tensor) else [states, emission.words]
             raise ValueError(
-                f"initial {list(initial.shape)}, transition {list(transition.shape)} and emission "
-                f"{list(emission.shape)} do not fit: give [K], [K, K] and [K, V]"
+                f"initial {list(initial.shape)}, transition {list(square)} and emission {emitted} do not fit: "
+                "give [K], [K, K] and [K, V]"
             )
-        self.chain, self.mask_ = Chain(initial, transition, emission), mask
+        self.initial, self.transition, self.emission, self.mask_, self.tags = initial, transition, emission, mask, tags
         super().__init__(mask.shape[:-1] if batch_shape is None else batch_shape, mask.shape[-1:], validate_args=False)
 
     @property
     def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.integer_interval(0, self.chain.emission.shape[1] - 1), 1)
+        return constraints.independent(constraints.integer_interval(0, self._emission.words - 1), 1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> HiddenMarkov:
         # Nothing is copied: log_prob works at the value's own shape and expands its result.
-        return HiddenMarkov(*self.chain, self.mask_, torch.Size(batch_shape))
+        parts = self.initial, self.transition, self.emission, self.mask_, self.tags
+        return HiddenMarkov(*parts, torch.Size(batch_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(x) of each sentence in nats, padding left out, `[..., B]`."""
-        words, mask, left = self._rows(value)
-        found = marginal_log_prob(self.chain, words, mask).view(left)
+        """log p(x) of each sentence in nats, padding left out, `[..., B]`; with tags, log p(x, known tags)."""
+        words, mask, tags, left = self._rows(value)
+        if isinstance(self.transition, Tensor) and isinstance(self.emission, Tensor):
+            found = marginal_log_prob(Chain(self.initial, self.transition, self.emission), words, mask, tags)
+        else:
+            found = chain_log_prob(log_softmax(self.initial), self._moves(left), self._look_up(words, tags), mask)
+        found = found.view(left)
         return found.expand(torch.broadcast_shapes(left, self.batch_shape))
 
     def marginals(self, value: Tensor) -> Tensor:
         """p(z_t = k | x), `[..., B, T, K]`; zeros at padding."""
-        words, mask, left = self._rows(value)
+        words, mask, tags, left = self._rows(value)
         with torch.no_grad():
-            chain = self.chain.normalised()
-            emitted = chain.look_up(words)
+            emitted = self._look_up(words, tags)
+            initial, moves = log_softmax(self.initial), self._moves(left)
         with torch.enable_grad():  # d log p(x) / d log p(x_t | z_t = k) is just that
-            total = logsumexp(log_alphas(chain, emitted.requires_grad_(), mask)[-1], -1)
+            total = chain_log_prob(initial.detach(), moves, emitted.requires_grad_(), mask)
             (found,) = torch.autograd.grad(total.sum(), emitted)
         return (found * mask[..., None]).view(*left, *found.shape[1:])
 
     @torch.no_grad()
     def viterbi(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The likeliest chain of each sentence `[..., B, T]` (-1 at padding), and log p(x, chain) `[..., B]`."""
-        words, mask, left = self._rows(value)
-        chain = self.chain.normalised()
-        emitted = chain.look_up(words)
-        best, came_from = chain.initial + emitted[:, 0], []
+        words, mask, tags, left = self._rows(value)
+        moves = self._moves(left)
+        emitted = moves.spread(self._look_up(words, tags))
+        best, came_from = moves.begin(log_softmax(self.initial)) + emitted[:, 0], []
         stay = torch.arange(best.shape[1], device=best.device).expand_as(best)
         for t in range(1, words.shape[1]):
             here = mask[:, t, None]
-            step, origin = (best[:, :, None] + chain.transition).max(1)
+            step, origin = moves.best(t, best)
             best = torch.where(here, step + emitted[:, t], best)
             came_from.append(torch.where(here, origin, stay))
-        log_prob, tag = best.max(1)
-        tags = [tag]
+        log_prob, state = best.max(1)
+        states = [state]
         for origin in reversed(came_from):
-            tags.append(origin.gather(1, tags[-1][:, None]).squeeze(1))
-        path = torch.stack(tags[::-1], 1).masked_fill(~mask, NO_TAG)
+            states.append(origin.gather(1, states[-1][:, None]).squeeze(1))
+        path = moves.tag(torch.stack(states[::-1], 1)).masked_fill(~mask, NO_TAG)
         return path.view(*left, -1), torch.where(mask[:, 0], log_prob, 0.0).view(left)
 
     @torch.no_grad()
     def posterior_sample(self, value: Tensor) -> Tensor:
         """A draw from p(z | x) of each sentence, filtered forward and drawn backward, `[..., B, T]`; -1 at padding."""
-        words, mask, left = self._rows(value)
-        chain = self.chain.normalised()
-        alphas = log_alphas(chain, chain.look_up(words), mask)
-        tag = Categorical(logits=alphas[-1]).sample()  # past its end a sentence keeps its last alpha
-        tags = [tag]
-        for t in range(len(alphas) - 2, -1, -1):
-            here = mask[:, t + 1]  # whether there is a transition from t
-            drawn = Categorical(logits=alphas[t] + chain.transition.t()[tag]).sample()
-            tag = torch.where(here, drawn, tag)
-            tags.append(tag)
-        return torch.stack(tags[::-1], 1).masked_fill(~mask, NO_TAG).view(*left, -1)
+        words, mask, tags, left = self._rows(value)
+        moves = self._moves(left)
+        alphas = log_forward(log_softmax(self.initial), moves, self._look_up(words, tags), mask)
+        state = Categorical(logits=alphas[-1]).sample()  # past its end a sentence keeps its last alpha
+        states = [state]
+        for t in range(len(alphas) - 1, 0, -1):
+            here = mask[:, t]  # whether there is a transition to t
+            score = alphas[t - 1] + torch.where(here[:, None], moves.into(t, state), 0.0)
+            state = torch.where(here, Categorical(logits=score).sample(), state)
+            states.append(state)
+        return moves.tag(torch.stack(states[::-1], 1)).masked_fill(~mask, NO_TAG).view(*left, -1)
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Sentences as long as the mask says, whatever words they hold; 0 at padding."""
-        chain = self.chain.normalised()
-        shape = (*torch.Size(sample_shape), *self.batch_shape, *self.event_shape)
-        mask = self.mask_.expand(shape)
-        tag = Categorical(logits=chain.initial).sample(shape[:-1])
-        tags = [tag]
-        for _ in range(shape[-1] - 1):
-            tag = Categorical(logits=chain.transition[tag]).sample()
-            tags.append(tag)
-        tagged = torch.stack(tags, -1)
+        """Sentences as long as the mask says, whatever words they hold; 0 at padding. Known tags do not count."""
+        left = torch.Size(sample_shape) + self.batch_shape
+        mask = self.mask_.expand(*left, -1)
+        moves, count = self._moves(left), left.numel()
+        state = Categorical(logits=moves.begin(log_softmax(self.initial))).sample((count,))
+        states = [state]
+        for t in range(1, mask.shape[-1]):
+            state = Categorical(logits=moves.out_of(t, state)).sample()
+            states.append(state)
+        tagged = moves.tag(torch.stack(states, -1)).view(mask.shape)
         words = torch.zeros_like(tagged)
-        for k, row in enumerate(chain.emission.exp()):  # state by state: a table per position would be [.., T, V]
+        for k in tagged[mask].unique():  # state by state: a table per position would be [.., T, V]
             chosen = mask & (tagged == k)
-            if chosen.any():
-                words[chosen] = row.multinomial(int(chosen.sum()), replacement=True)
+            row = self._emission.rows(k[None])[0].softmax(-1)
+            words[chosen] = row.multinomial(int(chosen.sum()), replacement=True)
         return words
 
-    def _rows(self, value: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-        """Words and mask as `[N, T]`, and the left dimensions that N stands for."""
+    @property
+    def _emission(self) -> Emission:
+        return TableEmission(self.emission) if isinstance(self.emission, Tensor) else self.emission
+
+    def _moves(self, left: torch.Size) -> Moves:
+        """The transitions of `left` sentences."""
+        moves = Dense(self.transition) if isinstance(self.transition, Tensor) else self.transition
+        own = self.mask_.shape[:-1].numel()
+        return moves.rows(left.numel() // own) if own else moves
+
+    def _look_up(self, words: Tensor, tags: Tensor | None) -> Tensor:
+        return clamp_tags(self._emission.look_up(words), tags)
+
+    def _rows(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None, torch.Size]:
+        """Words, mask and tags as `[N, T]`, and the left dimensions that N stands for."""
         left = torch.broadcast_shapes(value.shape[:-1], self.mask_.shape[:-1])
         length = self.event_shape[0]
         words, mask = (x.expand(*left, length).reshape(-1, length) for x in (value, self.mask_))
-        return words, mask, left
+        tags = None if self.tags is None else self.tags.expand(*left, length).reshape(-1, length)
+        return words, mask, tags, left
 
 
 class Observed(TorchDistribution):
@@ -154,27 +191,44 @@ class Observed(TorchDistribution):
         return self.log_p
 
 
+class Informed(Protocol):
+    """Transitions that depend on the words so far: what `NextWord` asks of them."""
+
+    def start(self, rows: int) -> tuple[Tensor, ...]:
+        """What they remember before the first word, each `[rows, ...]`."""
+
+    def step(self, memory: tuple[Tensor, ...], words: Tensor) -> tuple[Moves, tuple[Tensor, ...]]:
+        """Read a word in every row, `[rows]`: the moves to the next tag (at t = 1), and what is remembered."""
+
+
 class NextWord(nn.Module):
     """A hidden Markov model as a decoder for `nn.write`, with `Identity` for its vocabulary layer.
 
-    Its state is what the words so far say of the next tag, and it expects the next word by that. Arguments are logits,
-    as in `HiddenMarkov`; no gradient comes out.
+    Its state is what the words so far say of the next tag, and it expects the next word by that. Initial and emission
+    are logits, as in `HiddenMarkov`; no gradient comes out.
     """
 
     @torch.no_grad()
-    def __init__(self, initial: Tensor, transition: Tensor, emission: Tensor) -> None:
+    def __init__(self, initial: Tensor, transition: Tensor | Moves | Informed, emission: Tensor) -> None:
         super().__init__()
-        self.initial, log_transition, log_emission = Chain(initial, transition, emission).normalised()
-        self.transition, self.emission = log_transition.exp(), log_emission.exp()
+        self.transition: Moves | Informed = Dense(transition) if isinstance(transition, Tensor) else transition
+        self.initial, self.emission = log_softmax(initial), log_softmax(emission)
 
-    def start(self, z: Tensor) -> tuple[Tensor]:
-        """log p(tag_1), `[rows, K]`."""
-        return (self.initial.expand(len(z), -1),)
+    def start(self, z: Tensor) -> tuple[Tensor, ...]:
+        """Before the first word, `[rows, S]` and what the transitions remember."""
+        if isinstance(self.transition, Moves):
+            return (self.transition.begin(self.initial).expand(len(z), -1),)
+        return (self.initial.expand(len(z), -1), *self.transition.start(len(z)))
 
-    def step(self, state: tuple[Tensor], words: Tensor) -> tuple[Tensor, tuple[Tensor]]:
-        """log p(x_t | x_<t) `[rows, V]`, and log p(tag_t | x_<t): words `[rows]` are the ones before."""
-        (belief,) = state
-        seen = (belief + self.emission[:, words].t().log()).softmax(1)  # p(tag_t-1 | x_<t)
+    def step(self, state: tuple[Tensor, ...], words: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """log p(x_t | x_<t) `[rows, V]`, and log p(state_t | x_<t): words `[rows]` are the ones before."""
+        belief, *remembered = state
+        memory = tuple(remembered)
+        if isinstance(self.transition, Moves):
+            moves = self.transition
+        else:
+            moves, memory = self.transition.step(memory, words)
+        seen = (belief + moves.spread(self.emission[:, words].t())).log_softmax(1)  # log p(state_t-1 | x_<t)
         unread = (words == BOS) | (words == PAD)  # no word before this, or none after the end
-        belief = torch.where(unread[:, None], belief, (seen @ self.transition).log())
-        return (belief.exp() @ self.emission).log(), (belief,)
+        belief = torch.where(unread[:, None], belief, moves.log_pushed(1, seen))
+        return (moves.by_tag(belief.exp()) @ self.emission.exp()).log(), (belief, *memory)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Bernoulli, OneHotCategorical
+from pyro.distributions import Bernoulli, Categorical, OneHotCategorical
 from torch import Tensor
 
 from pyro_nlp.data.batches import CountBatch, PairBatch, TextBatch
@@ -102,6 +102,43 @@ def seen_labels(batch: TextBatch | CountBatch, share: float) -> Tensor | None:
     return batch.labels.masked_fill(_uniform(batch.index) >= share, -1)
 
 
+def seen_tags(batch: TextBatch, share: float, states: int, training: bool) -> Tensor | None:
+    """Tags of the words of about `share` of the documents, -1 for the rest, `[B, T]`; None where none is to be seen.
+
+    They are seen in training only: in evaluation the likelihood is that of the words. Which documents follows from
+    their index, as in `seen_labels`.
+
+    Args:
+        batch: with tags; a word of a seen document without a tag stays unknown.
+        share: of the documents, 0 to 1.
+        states: of the chain; state k is tag k.
+        training: whether the model is.
+
+    Raises:
+        ValueError: no tags, or one that is no state.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"supervision is a share of the documents, between 0 and 1, not {share}")
+    if share == 0 or not training:
+        return None
+    if batch.tags is None:
+        raise ValueError(
+            f"supervision is {share}, but the corpus has no tags: choose one that has (BracketedTrees, or a Treebank "
+            "with tags), or set supervision to 0"
+        )
+    refuse_more_tags(int(batch.tags.max()) + 1 if batch.tags.numel() else 0, states, share)
+    return batch.tags.masked_fill((_uniform(batch.index) >= share)[:, None], -1)
+
+
+def refuse_more_tags(tags: int, states: int, share: float) -> None:
+    """Refuse a set of `tags` tags for a chain of fewer states, if a share of them is to be seen."""
+    if share and tags > states:
+        raise ValueError(
+            f"the tag set has {tags} tags and the chain {states} states, and a tag that is seen is a state: set states "
+            f"to at least {tags} (--model.states {tags}), or supervision to 0"
+        )
+
+
 def _uniform(index: Tensor) -> Tensor:
     """A number in [0, 1) for each index, by two rounds of multiply and xor-shift on 32 bits."""
     x = index & 0xFFFFFFFF
@@ -115,3 +152,33 @@ def observe_labels(logits: Tensor, batch: PairBatch) -> None:
     labels = batch.labels if batch.labels is not None else torch.full_like(batch.group, -1)
     known = labels >= 0
     pyro.sample("y", Bernoulli(logits=logits.float()).mask(known), obs=labels.clamp(min=0).float())
+
+
+def labels_of(batch: TextBatch, classes: int, required: bool = False) -> Tensor:
+    """Class of each document, -1 where unknown, `[B]`.
+
+    Args:
+        batch: the documents.
+        classes: how many there are.
+        required: refuse a batch of a corpus without labels.
+
+    Raises:
+        ValueError: the corpus has no labels where they are required, or has more classes.
+    """
+    if batch.labels is None:
+        if required:
+            raise ValueError("site 'y': the corpus has no labels: choose one that has, such as SST or LabelledLines")
+        return torch.full_like(batch.index, -1)
+    largest = int(batch.labels.max()) if batch.labels.numel() else -1
+    if largest >= classes:
+        raise ValueError(
+            f"site 'y': found the label {largest}, expected less than the {classes} classes: set the model's classes "
+            f"to at least {largest + 1}"
+        )
+    return batch.labels
+
+
+def observe_class(logits: Tensor, labels: Tensor) -> None:
+    """The site y, observed where a label is known: logits `[B, K]` or `[K]`. To be called within the plate of
+    documents."""
+    pyro.sample("y", Categorical(logits=logits.float()).mask(labels >= 0), obs=labels.clamp(min=0))

@@ -38,7 +38,7 @@ from pyro_nlp.inference.schedules import schedules
 from pyro_nlp.inference.strategy import Strategy
 from pyro_nlp.inference.terms import StructureError
 from pyro_nlp.inference.training import Training, choose_device, signal_to_noise
-from pyro_nlp.nn import Decoder
+from pyro_nlp.nn import Decoder, meet_corpus
 
 
 @dataclass
@@ -112,6 +112,7 @@ def fit(
         for module in (model, guide):
             if isinstance(module, nn.Module):
                 module.to(device).train()
+        meet_corpus(corpus, model, guide)
         begin(model, guide, corpus, training, resume)
         first = corpus.train.batch(_first_rows(corpus, training)).to(device)
         objective = strategy.compile(model, guide, first, corpus.called)
@@ -199,7 +200,7 @@ def _train(
                         )
                 loop.objective.strategy.updates.after_epoch(loop)
                 bound = loop.validate()
-            best = loop.judge(bound["loss"])
+            best = loop.judge(bound)
             row = {"step": int(loop.objective.step), "epoch": loop.epoch, "best": best}
             _record(row | {f"valid.{name}": value for name, value in bound.items()}, folder, history)
             loop.next_epoch()

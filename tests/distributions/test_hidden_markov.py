@@ -200,7 +200,7 @@ def test_the_gradient_can_be_taken_twice() -> None:
 
 def test_the_fast_form_is_the_one_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     given, (words, mask) = logits(), sentences()
-    monkeypatch.setattr(recursions, "log_alphas", None)
+    monkeypatch.setattr(recursions, "chain_log_prob", None)
     assert HiddenMarkov(*given, mask).log_prob(words).isfinite().all()
 
 
