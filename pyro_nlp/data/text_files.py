@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pyro_nlp.data.classes import require_classes
 from pyro_nlp.data.files import CorpusError, home, locate, read_lines
 from pyro_nlp.data.store import SPLITS
 from pyro_nlp.data.text import TRAIN, Overlong, Sentence, TextCorpus, cut
@@ -75,7 +76,8 @@ class LabelledLines(TextCorpus):
 
     A path without `*` is a file of lines that begin with the label, as in SST (`1 a stirring , funny film`).
     A path with `*` in its last part stands for one file per class, named by what the `*` stands for:
-    `yelp_style/sentiment.dev.*` reads `sentiment.dev.0` and `sentiment.dev.1`. Blank lines are skipped.
+    `yelp_style/sentiment.dev.*` reads `sentiment.dev.0` and `sentiment.dev.1`. Blank lines are skipped. There have to
+    be two classes at least, and each of them in train.
 
     Args:
         train: path of the train text, in the working directory, in PYRO_NLP_DATA or absolute.
@@ -120,6 +122,7 @@ class LabelledLines(TextCorpus):
                 f"{train}: {len(self.labels):,} different labels in {len(self.train):,} sentences; each line "
                 f"has to begin with its label (give --corpus.separator if it is not white space that follows)"
             )
+        require_classes(self, train)
 
 
 def _files(path: str, valid: str | None, test: str | None) -> dict[str, Path]:

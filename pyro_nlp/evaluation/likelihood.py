@@ -171,8 +171,11 @@ def log_weights(
 def foretold_tokens(model: nn.Module, split: Split) -> int:
     """Words of a split that a model foretells, ends of sentence counted where there are some; 0 where there are none.
 
-    Of pairs without labels they are those of the second texts, or of the first where `model.foretells` is "first".
+    Of pairs without labels they are those of the second texts, or of the first where `model.foretells` is "first"; none
+    where that is "labels".
     """
+    if getattr(model, "foretells", "") == "labels":
+        return 0
     if isinstance(split, TextSplit | CountSplit):
         return split.tokens
     if not isinstance(split, PairSplit) or (split.labels is not None and not hasattr(model, "foretells")):

@@ -1,6 +1,6 @@
 """Inference as a value: estimators, bounds, KL weights and shapes, schedules, updates, and the training loop."""
 
-from pyro_nlp.inference.auxiliary import Auxiliary, BagOfWords, Fraternal, KnownSequences
+from pyro_nlp.inference.auxiliary import Auxiliary, BagOfWords, Fraternal, KnownLabels, KnownSequences
 from pyro_nlp.inference.baselines import Baseline, LeaveOneOut, Neural, RunningMean
 from pyro_nlp.inference.bounds import ELBO, IWAE, Bound, Loss, WakeSleep
 from pyro_nlp.inference.divergence import KL, Capacity, FreeBits, Shape

@@ -11,8 +11,10 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_nlp.data.batches import BOS, Batch, TextBatch, drop_words
+from pyro_nlp.data.batches import BOS, Batch, PairBatch, TextBatch, drop_words
 from pyro_nlp.distributions import WordSequence, Written
+from pyro_nlp.distributions.labelled import Pinned
+from pyro_nlp.distributions.written import given_sequences
 from pyro_nlp.inference.bounds import ELBO
 from pyro_nlp.inference.schedules import Schedule
 from pyro_nlp.inference.terms import Terms, terms
@@ -35,6 +37,13 @@ class Auxiliary(ABC):
     @abstractmethod
     def loss(self, objective: Objective, terms: Terms, batch: Batch, state: nn.Module | None) -> Tensor:
         """The loss per document, a scalar."""
+
+    def judge(self, objective: Objective, terms: Terms, batch: Batch) -> Tensor | None:
+        """What validation adds to the bound to choose the best parameters by, a scalar; None for nothing.
+
+        For losses of what training sees and a user wants (labels, known sequences), not for those that only help.
+        """
+        return None
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,51 @@ class KnownSequences(Auxiliary):
         q = terms.sites[self.site].q
         assert isinstance(q, Written)
         return -objective.at(self.weight) * q.log_known().mean()
+
+    def judge(self, objective: Objective, terms: Terms, batch: Batch) -> Tensor | None:
+        """-weight log q(c | x) of the second texts of a validation split, which are all known."""
+        q = terms.sites[self.site].q
+        if not isinstance(q, Written) or not isinstance(batch, PairBatch):
+            return None
+        lengths = batch.second.lengths - 1
+        longest = max(q.longest, int(lengths.max()))
+        everything = torch.ones_like(lengths, dtype=torch.bool)
+        known = given_sequences(batch, longest, everything)
+        fresh = Written(q.writer, q.batch, longest, None if q.lengths is None else lengths, known)
+        return -objective.at(self.weight) * fresh.log_known().mean()
+
+
+@dataclass(frozen=True)
+class KnownLabels(Auxiliary):
+    """A guide learns to classify from the labels that are seen:  -weight log q(c | x), of those documents alone.
+
+    The alpha log q(y | x) of Kingma et al. 2014b (arXiv:1406.5298), eq. 9. The loss is a mean over all documents, so
+    that of the paper, alpha = 0.1 N for the mean over the labelled ones, is a weight of 0.1 / (share that is labelled).
+
+    Args:
+        weight: of the loss.
+        site: the class, whose guide is pinned where a label is seen (`StyledGuide`, `CategoricalGuide`).
+    """
+
+    weight: float | Schedule = 1.0
+    site: str = "c"
+
+    def refuse(self, objective: Objective, terms: Terms, batch: Batch) -> str | None:
+        if self.site in objective.marginal:
+            return f"'{self.site}' is summed out in the model, and the guide learns nothing of it: use Enumerate()"
+        if self.site not in terms.sites:
+            known = ", ".join(f"'{n}'" for n in terms.sites) or "none"
+            return f"it reads the site '{self.site}'; the latents are {known}"
+        if not isinstance(terms.sites[self.site].q, Pinned):
+            return f"no label of '{self.site}' is seen: set the guide's supervision above 0"
+        return None
+
+    def loss(self, objective: Objective, terms: Terms, batch: Batch, state: nn.Module | None) -> Tensor:
+        q = terms.sites[self.site].q
+        if not isinstance(q, Pinned):  # in evaluation mode no label is seen
+            return terms.log_likelihood.new_zeros(())
+        log_q = q.inferred.gather(-1, q.known.clamp(min=0)[..., None])[..., 0]
+        return -objective.at(self.weight) * torch.where(q.known >= 0, log_q, 0.0).mean()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from pyro_nlp.data.batches import Batch, PairBatch, TextBatch, drop_words
 from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.data.loading import plan, shard
 from pyro_nlp.data.splits import Split
+from pyro_nlp.inference.auxiliary import Auxiliary
 from pyro_nlp.inference.schedules import at
 from pyro_nlp.inference.strategy import Objective
 from pyro_nlp.inference.terms import StructureError, not_finite
@@ -233,8 +234,9 @@ class Loop:
             finally:
                 self.objective.train()
 
-    def judge(self, loss: float) -> bool:
-        """Keep the best, act on a plateau; whether this is the best so far."""
+    def judge(self, found: dict[str, float]) -> bool:
+        """Keep the best by the bound and the auxiliary losses that judge; act on a plateau; whether it is the best."""
+        loss = found["loss"] + sum(value for name, value in found.items() if name.startswith("auxiliary."))
         if not math.isfinite(loss):
             raise NumericalError(f"{self._where()}: the validation bound is not finite")
         plateau = self.training.plateau
@@ -334,15 +336,23 @@ class Loop:
 
 
 def validation_bound(objective: Objective, split: Split, batch_size: int, loop: Loop) -> dict[str, float]:
-    """Minus the bound, minus the log-likelihood and KL per document of a split, as the bound judges them."""
+    """Minus the bound, minus the log-likelihood and KL per document of a split, as the bound judges them, and the
+    auxiliary losses that judge."""
     sites = [name for name in objective.estimators if name not in objective.marginal]
+    judging = [a for a in objective.strategy.auxiliary if type(a).judge is not Auxiliary.judge]
     sums = {"loss": 0.0, "reconstruction": 0.0, **{f"kl.{name}": 0.0 for name in sites}}
+    sums |= {f"auxiliary.{type(auxiliary).__name__}": 0.0 for auxiliary in judging}
     for rows in plan(split.lengths, batch_size, seed=0, epoch=0, shuffle=False):
         own = rows[loop.rank :: loop.world]
         if not len(own):
             continue
-        found = objective.strategy.bound.judge(objective, split.batch(own).to(loop.device))
+        batch = split.batch(own).to(loop.device)
+        found = objective.strategy.bound.judge(objective, batch)
         sums["loss"] += found.value.item() * len(own)
+        for auxiliary in judging:
+            assert found.terms is not None
+            loss = auxiliary.judge(objective, found.terms, batch)
+            sums[f"auxiliary.{type(auxiliary).__name__}"] += 0.0 if loss is None else loss.item() * len(own)
         if found.log_likelihood is not None:
             sums["reconstruction"] -= found.log_likelihood.item() * len(own)
         for name, kl in found.kl.items():

@@ -197,9 +197,9 @@ def test_labelled_lines_take_a_separator_and_sort_numbers_as_numbers(write: Writ
     corpus = LabelledLines(path, path, path, separator="|")
     assert corpus.labels == ("1", "2", "10") and corpus.train.labels is not None
     assert corpus.train.labels[:2].tolist() == [2, 2] and corpus.train.labels[-1] == 0
-    path = str(write("m.txt", "x\xe9 a\n".encode("latin-1")))
+    path = str(write("m.txt", "x\xe9 a\ny a\n".encode("latin-1")))
     latin = LabelledLines(path, path, path, encoding="latin-1")
-    assert latin.labels == ("xé",)
+    assert latin.labels == ("xé", "y")
 
 
 CONLLU = "# text = It's\n1-2\tIt's{r}\n1\tIt{r}\n2\t's{r}\n2.1\tbe{r}\n\n1\tHi{r}\n".replace(

@@ -1,0 +1,98 @@
+"""Two classifications of the same documents, and documents of another kind (layer: evaluation)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest, rankdata
+
+from pyro_nlp.evaluation.classification import Classification
+from pyro_nlp.evaluation.ranking import Interval, PairedInterval, _bootstrap, _sign_flips
+
+
+@dataclass(frozen=True)
+class ClassificationDifference:
+    """The first classification less the second, document by document.
+
+    Attributes:
+        accuracy, log_loss: mean differences, with bootstrap intervals and randomisation tests over documents.
+        first_right, second_right: documents that one alone classifies rightly.
+        mcnemar: two-sided p-value of the exact test that these are equally likely      McNemar 1947 (Psychometrika 12)
+        documents: how many have a label.
+    """
+
+    accuracy: PairedInterval
+    log_loss: PairedInterval
+    first_right: int
+    second_right: int
+    mcnemar: float
+    documents: int
+
+    def rows(self) -> dict[str, str]:
+        """Measure and difference, as printed."""
+        alone = f"{self.first_right} and {self.second_right} of {self.documents:,}"
+        return {
+            "accuracy": str(self.accuracy),
+            "log loss": str(self.log_loss),
+            "right alone": f"{alone}, McNemar's p {self.mcnemar:.3g}",
+        }
+
+
+def compare_classifications(
+    first: Classification, second: Classification, *, resamples: int = 10_000, permutations: int = 9_999, seed: int = 0
+) -> ClassificationDifference:
+    """first - second, document by document: what makes a document hard cancels.
+
+    Raises:
+        ValueError: the two are not of the same documents.
+    """
+    if not np.array_equal(first.labels, second.labels) or not np.array_equal(first.tokens, second.tokens):
+        raise ValueError(
+            f"cannot pair classifications of {len(first)} and {len(second)} documents with other labels or lengths: "
+            "judge both on the same split"
+        )
+    right = first.correct.astype(np.float64) - second.correct
+    values = np.stack([right, first.losses - second.losses], 1)
+    bounds, p_values = _bootstrap(values, resamples, seed), _sign_flips(values, permutations, seed)
+    accuracy, loss = (
+        PairedInterval(float(mean), float(low), float(high), float(p))
+        for mean, (low, high), p in zip(values.mean(0), bounds, p_values, strict=True)
+    )
+    one, two = int((right > 0).sum()), int((right < 0).sum())
+    p = float(binomtest(one, one + two).pvalue) if one + two else 1.0
+    return ClassificationDifference(accuracy, loss, one, two, p, len(right))
+
+
+def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Chance that a score from inside is above one from outside, ties counted half: the area under the ROC curve."""
+    ranks = rankdata(np.concatenate([inside, outside]))
+    above = ranks[: len(inside)].sum() - len(inside) * (len(inside) + 1) / 2
+    return float(above / (len(inside) * len(outside)))
+
+
+def out_of_domain(
+    inside: Classification, outside: Classification, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """How well a model tells documents of its own kind from others: AUROC, with bootstrap intervals over documents.
+
+    `likelihood` ranks by log p(x) per word, of generative models only; `confidence` by the probability of the likeliest
+    class, which any classifier has (Hendrycks and Gimpel 2017, arXiv:1610.02136). 0.5 is chance. A model may find
+    foreign text likelier than its own (Nalisnick et al. 2019, arXiv:1810.09136): then it is below.
+
+    Args:
+        inside: of documents of the kind that was trained on, held out.
+        outside: of others, read by the same vocabulary (`data.reread`, `data.recode`).
+        resamples: of the documents of both.
+        seed: of these.
+    """
+    scores = {"confidence": tuple(of.log_probability.max(1) for of in (inside, outside))}
+    if inside.log_likelihood is not None and outside.log_likelihood is not None:
+        pair = ((of.log_likelihood, of.tokens) for of in (inside, outside))
+        scores = {"likelihood": tuple(found / tokens for found, tokens in pair if found is not None), **scores}
+    rng, found = np.random.default_rng(seed), {}
+    for name, (own, other) in scores.items():
+        drawn = [auroc(rng.choice(own, len(own)), rng.choice(other, len(other))) for _ in range(resamples)]
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        found[name] = Interval(auroc(own, other), float(low), float(high))
+    return found
