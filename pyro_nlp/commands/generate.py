@@ -1,4 +1,5 @@
-"""`pyro-nlp generate`: sentences of all kinds, topics of a model of documents, a ranking of answers (layer: cli)."""
+"""`pyro-nlp generate`: sentences of all kinds, topics of a model of documents, a ranking of answers, compressions
+(layer: cli)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pyro_nlp import recipe as recipes
+from pyro_nlp.commands import compress as compressing
 from pyro_nlp.commands import rank as ranking
 from pyro_nlp.commands import topics as topic_kinds
 from pyro_nlp.commands.options import positive, temperature, two_or_more
@@ -35,9 +37,11 @@ def generate_options(made: argparse.ArgumentParser) -> None:
             "imputations",
             *topic_kinds.KINDS,
             ranking.KIND,
+            compressing.KIND,
         ),
         help="by default samples, reconstructions and interpolations, topics of a model of documents, a ranking by one "
-        "of answers; analogies: a is to b as c is to what is written; nearest: the documents with most of each topic",
+        "of answers, compressions by one of sentences; analogies: a is to b as c is to what is written; nearest: the "
+        "documents with most of each topic",
     )
     made.add_argument(
         "--sentence",
@@ -58,6 +62,7 @@ def generate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--beam", type=positive, default=10)
     made.add_argument("--steps", type=two_or_more, default=7, help="sentences of an interpolation, ends included")
     ranking.rank_options(made)
+    compressing.compress_options(made)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--json", action="store_true", help="print JSON")
 
@@ -72,6 +77,9 @@ def write(options: argparse.Namespace, run: Run) -> None:
     """Print what is asked for of a run, or what there is by default."""
     if ranking.asks_for_ranking(options) or ranking.is_ranking_run(run):
         _rank(options, run)
+        return
+    if compressing.asks_for_compression(options) or compressing.is_compressing_run(run):
+        _compress(options, run)
         return
     what = _kinds(options, run)
     if options.count is None and not is_topic_model(run.model):
@@ -98,6 +106,16 @@ def _rank(options: argparse.Namespace, run: Run) -> None:
         print(json.dumps({ranking.KIND: found.as_dict()}, indent=2, ensure_ascii=False))
     else:
         ranking.show(found)
+
+
+def _compress(options: argparse.Namespace, run: Run) -> None:
+    if options.what not in (None, compressing.KIND):
+        raise ValueError(f"{type(run.model).__name__} compresses sentences: it has no {options.what}")
+    found = compressing.compressions(options, run)
+    if options.json:
+        print(json.dumps({compressing.KIND: found.as_dict()}, indent=2, ensure_ascii=False))
+    else:
+        compressing.show(found)
 
 
 def _kinds(options: argparse.Namespace, run: Run) -> list[str]:

@@ -37,7 +37,11 @@ def rank_options(made: argparse.ArgumentParser) -> None:
     """The options of a ranking."""
     made.add_argument("--question", metavar="TEXT", help="what the candidates are to answer")
     made.add_argument("--candidates", metavar="FILE", help="a candidate a line; - for standard input")
-    made.add_argument("--draws", type=two_or_more, default=DRAWS, help="of the question's reading")
+    made.add_argument(
+        "--draws",
+        type=two_or_more,
+        help=f"of the question's reading, by default {DRAWS}; of compressions, by default none",
+    )
 
 
 def asks_for_ranking(options: argparse.Namespace) -> bool:
@@ -107,7 +111,7 @@ def rank(options: argparse.Namespace, run: Run) -> Ranked:
     question = corpus.tokenise(options.question)
     if not question:
         raise ValueError(f"no word in --question {options.question!r}")
-    texts = _lines(options.candidates)
+    texts = lines(options.candidates)
     words = [corpus.tokenise(text) for text in texts]
     where = "standard input" if options.candidates == "-" else options.candidates
     if empty := [i for i, found in enumerate(words, 1) if not found]:
@@ -120,13 +124,14 @@ def rank(options: argparse.Namespace, run: Run) -> Ranked:
     split = PairSplit(
         TextSplit.from_sentences(ids[:1]), TextSplit.from_sentences(ids[1:]), np.zeros(len(words), np.int64)
     )
-    (found,) = read_candidates(run.model, split, options.draws, seed=options.seed)
-    drawn = 0 if found.spread is None else options.draws
+    draws = options.draws or DRAWS
+    (found,) = read_candidates(run.model, split, draws, seed=options.seed)
+    drawn = 0 if found.spread is None else draws
     shown = [[*row, END] for row in words]
     return Ranked(options.question, texts, shown, list(dict.fromkeys(unknown)), found, drawn)
 
 
-def _lines(path: str) -> list[str]:
+def lines(path: str) -> list[str]:
     """The lines of a file, or of standard input."""
     if path == "-":
         data, name = sys.stdin.buffer.read(), "standard input"

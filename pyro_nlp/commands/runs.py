@@ -12,17 +12,23 @@ from pathlib import Path
 from pyro_nlp import recipe as recipes
 from pyro_nlp.commands.options import printed_config
 from pyro_nlp.commands.output import OUT
+from pyro_nlp.data.compression import CompressionCorpus
 from pyro_nlp.data.counts import CountCorpus
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.evaluation import (
+    classify,
     evaluate,
     evaluate_answers,
     evaluate_topics,
+    is_compressor,
     is_topic_model,
     judges_answers,
+    judges_classes,
     plots,
     posteriors,
+    report_compressions,
 )
+from pyro_nlp.evaluation.classification import DRAWS
 from pyro_nlp.inference import Interrupted, Run, RunFolder, fit
 from pyro_nlp.recipe_errors import RecipeError
 from pyro_nlp.recipe_strategies import find_strategy
@@ -70,7 +76,7 @@ def train_into(out: Path, options: argparse.Namespace, overrides: Sequence[str])
             with contextlib.suppress(OSError):
                 out.rmdir()  # it failed before anything was in it
     plots.curves({loaded.name: run.history}, out / "curves.png")
-    best = min((row for row in run.history if "valid.loss" in row), key=lambda row: float(row["valid.loss"]))
+    best = [row for row in run.history if row.get("best")][-1]
     OUT.print(
         f"best validation bound {best['valid.loss']:.2f} nats per document, after epoch {best['epoch'] + 1}",
         highlight=False,
@@ -117,6 +123,15 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     answers = None
     if judges_answers(run.model, split):
         answers = evaluate_answers(run.model, split, seed=options.seed, precision=options.precision)
+    classes = None
+    if judges_classes(run.model, run.guide, split):
+        named = loaded.corpus.labels
+        classes = classify(
+            run.model, run.guide, split, names=named, samples=min(options.samples, DRAWS), seed=options.seed
+        )
+    compressions, guide = None, run.guide
+    if isinstance(loaded.corpus, CompressionCorpus) and guide is not None and is_compressor(run.model, guide, split):
+        compressions = report_compressions(run.model, guide, loaded.corpus, options.split, precision=options.precision)
     protocol = {
         "split": options.split,
         "samples": options.samples,
@@ -124,7 +139,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         "precision": options.precision,
     }
     if options.json:
-        parts = {"topics": topics, "answers": answers}
+        parts = {"topics": topics, "answers": answers, "classes": classes, "compressions": compressions}
         more = {name: part.as_dict() for name, part in parts.items() if part is not None}
         print(json.dumps({"run": str(options.run_folder), "protocol": protocol} | found.as_dict() | more, indent=2))
         return
@@ -133,6 +148,10 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         OUT.print(topics.table(f"topics, {options.split} split; NPMI in the train split"), markup=False)
     if answers is not None:
         OUT.print(answers.table(f"answers, {options.split} split; 95 % intervals over questions"), markup=False)
+    if classes is not None:
+        OUT.print(classes.table(f"classes, {options.split} split; 95 % intervals over documents"), markup=False)
+    if compressions is not None:
+        OUT.print(compressions.table(f"compressions by beam search, {options.split} split"), markup=False)
     if run.guide is not None and isinstance(split, TextSplit):
         for name, posterior in posteriors(run.model, run.guide, split, marginal=run.marginal).items():
             path = Path(options.run_folder) / f"latent_{name}.png"

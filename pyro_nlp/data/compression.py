@@ -63,6 +63,7 @@ class CompressionCorpus(PairCorpus):
         pairs: Iterable[Compressed],
         *,
         labelled: float = 1.0,
+        keep_hidden: bool = True,
         seed: int = 0,
         min_count: int = 1,
         max_size: int | None = None,
@@ -78,6 +79,7 @@ class CompressionCorpus(PairCorpus):
         Args:
             pairs: a stream is enough; it is read once.
             labelled: share of the training compressions that are known; see `hide`.
+            keep_hidden: keep the training pairs whose compression is hidden; without, what the others give alone.
             seed: of the choice of these.
             min_count: words seen less often in train become `<unk>`.
             max_size: bound on the size of the vocabulary, special symbols counted.
@@ -101,6 +103,17 @@ class CompressionCorpus(PairCorpus):
         self.extractive = {name: n / len(texts) for name, n, texts in zip(SPLITS, whole, read, strict=True)}
         if labelled < 1:
             self.train = hide(self.train, labelled, seed)
+        if not keep_hidden:
+            self._drop_hidden()
+
+    def _drop_hidden(self) -> None:
+        if self.train.labels is None:
+            return
+        known = np.flatnonzero(self.train.labels == KNOWN)
+        if not len(known):
+            raise CorpusError("no training compression is known, and hidden ones are not kept; raise --corpus.labelled")
+        self.train = self.train.take(known)
+        self.texts["train"] = tuple(self.texts["train"][row] for row in known)
 
     def _limited(
         self,
@@ -263,3 +276,22 @@ def headline_split(
             raise ValueError(f"text {row} or its reference has no words: {texts[row].source[:60]!r}")
     first, second = (TextSplit.from_sentences([vocabulary.encode(t) for t in side]) for side in (sources, targets))
     return PairSplit(first, second, np.arange(len(texts)))
+
+
+def source_split(sources: Sequence[Sequence[str]], vocabulary: Vocabulary) -> PairSplit:
+    """Sources without a reference as pairs, for a model that compresses them: every second text is empty.
+
+    Args:
+        sources: words of each, as the corpus that the model was trained on tokenises them.
+        vocabulary: of that corpus.
+
+    Raises:
+        ValueError: no sources, or one without a word.
+    """
+    if not sources:
+        raise ValueError("there are no sources")
+    empty = next((row for row, source in enumerate(sources) if not source), None)
+    if empty is not None:
+        raise ValueError(f"source {empty} has no words")
+    first = TextSplit.from_sentences([vocabulary.encode(source) for source in sources])
+    return PairSplit(first, TextSplit.from_sentences([[] for _ in sources]), np.arange(len(sources)))

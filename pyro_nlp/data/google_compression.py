@@ -53,6 +53,8 @@ class GoogleCompression(CompressionCorpus):
         path: folder with sentence_en.txt and compression_en.txt, aligned line by line; None looks for
             `google_compression` in the working directory and in PYRO_NLP_DATA.
         labelled: share of the training compressions that are known, 0 to 1; the others are marked in `train.labels`.
+        keep_hidden: keep the training pairs whose compression is hidden; false leaves the known ones alone, in the same
+            vocabulary.
         min_count: words seen less often in train become `<unk>`.
         max_size: bound on the vocabulary; None for no bound, which gives 16,206 words at a min_count of 2.
         max_source: bound on the words of a sentence; None for no bound. 9 of 10,000 have more than 100.
@@ -67,6 +69,7 @@ class GoogleCompression(CompressionCorpus):
         self,
         path: str | None = None,
         labelled: float = 1.0,
+        keep_hidden: bool = True,
         min_count: int = 2,
         max_size: int | None = None,
         max_source: int | None = 100,
@@ -82,6 +85,7 @@ class GoogleCompression(CompressionCorpus):
         self.fill(
             _pairs(folder / "sentence_en.txt", folder / "compression_en.txt"),
             labelled=labelled,
+            keep_hidden=keep_hidden,
             seed=seed,
             min_count=min_count,
             max_size=max_size,

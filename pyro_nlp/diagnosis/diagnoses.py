@@ -11,7 +11,7 @@ from rich.table import Table
 
 import pyro_nlp
 from pyro_nlp.data.splits import Split
-from pyro_nlp.diagnosis import inferred, pairs, sections, spaces, topics, written
+from pyro_nlp.diagnosis import compressions, inferred, pairs, sections, spaces, topics, written
 from pyro_nlp.diagnosis.progress import progress_bar
 from pyro_nlp.diagnosis.subject import LeftOut, Protocol, Subject
 from pyro_nlp.diagnosis.verdict import Verdict, verdict
@@ -47,6 +47,7 @@ SECTIONS = (
     Section("ranking", "Ranking", pairs.ranking, pairs.has_answers),
     Section("questions", "Questions", pairs.questions, pairs.has_answers),
     Section("label_gap", "What the label says", pairs.label_gap, pairs.has_label_gap),
+    Section("compressions", "Compressions", compressions.compressions, compressions.has_compressions),
     Section("alignments", "Where the decoder looks", pairs.alignments, pairs.has_attention),
     Section("curves", "Training", sections.curves),
     Section("dimensions", "KL by dimension", sections.dimensions),
@@ -99,6 +100,8 @@ class Diagnosis:
             found["effective draws, median"] = f"{weights.summary.ess[0.5]:.0f} of {weights.draws}"
         if (found_topics := self.sections.get("topics")) is not None:
             found |= found_topics.rows()
+        if (compressed := self.sections.get("compressions")) is not None:
+            found |= compressed.rows()
         if (answers := self.sections.get("ranking")) is not None and answers.ranking is not None:
             found |= {f"{name}, whole split": str(value) for name, value in answers.ranking.intervals().items()}
         return found | {"latents": last}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_nlp.diagnosis import figures, pair_views, spaces, topic_views
+from pyro_nlp.diagnosis import compression_views, figures, pair_views, spaces, topic_views
 from pyro_nlp.diagnosis.blocks import (
     Block,
     Cell,
@@ -190,6 +190,7 @@ VIEWS: dict[str, tuple[str, Callable[..., list[Block]]]] = {
     "ranking": (pair_views.RANKING_LEAD, pair_views.ranking),
     "questions": (pair_views.QUESTIONS_LEAD, pair_views.questions),
     "label_gap": (pair_views.LABEL_LEAD, pair_views.label_gap),
+    "compressions": (compression_views.LEAD, compression_views.compressions),
     "alignments": (pair_views.ALIGNMENTS_LEAD, pair_views.alignments),
     "curves": (
         "The bound is what training minimises, with its KL weight; validation is unweighted, as every later number.",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import constraints
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_nlp.data.batches import BOS, EOS, PAD, PairBatch
 
@@ -28,6 +28,11 @@ class Writer(ABC):
     def device(self) -> torch.device:
         """Where its words are."""
 
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """Number of words, V."""
+
     @abstractmethod
     def logits(self, inputs: Tensor) -> Tensor:
         """Of the next word after each prefix: inputs `<s> c_1 ...` `[..., B, M]` to `[..., B, M, V]`."""
@@ -39,6 +44,44 @@ class Writer(ABC):
     @abstractmethod
     def step(self, state: Any, words: Tensor) -> tuple[Tensor, Any]:
         """Read one word in every sequence, `[..., B]`; logits of the next `[..., B, V]`, and the state after it."""
+
+    def score(self, inputs: Tensor, words: Tensor, ends: Ends) -> Tensor:
+        """log-probabilities of words `[..., B, M]` that are ids, after each prefix `inputs`, and where they may end.
+
+        This default looks at the whole vocabulary; a writer that need not does better.
+        """
+        log_p = restrict(self.logits(inputs), ends).log_softmax(-1)
+        words = words.expand(torch.broadcast_shapes(words.shape, log_p.shape[:-1]))  # which gather would not
+        return log_p.gather(-1, words[..., None]).squeeze(-1)
+
+    def choose(self, state: Any, words: Tensor, ends: Ends) -> tuple[Tensor, Any]:
+        """Read one word in every sequence, `[..., B]`, and draw the next; ends are `[..., B]`. The default as above."""
+        logits, state = self.step(state, words)
+        return draw(restrict(logits, ends)), state
+
+
+class Ends(NamedTuple):
+    """Where sequences may end, and where they must, bool, of a shape that broadcasts with that of the words."""
+
+    may: Tensor
+    must: Tensor
+
+    def at(self, place: int) -> Ends:
+        """Of one position."""
+        return Ends(self.may[..., place], self.must[..., place])
+
+
+def restrict(logits: Tensor, ends: Ends) -> Tensor:
+    """Logits `[..., V]` with what cannot stand there out of reach: padding and `<s>`, an end or a word."""
+    word = torch.arange(logits.shape[-1], device=logits.device)
+    end = word == EOS
+    outside = (end & ~ends.may[..., None]) | (~end & ends.must[..., None]) | (word == PAD) | (word == BOS)
+    return logits.float().masked_fill(outside, OUT_OF_REACH)
+
+
+def draw(logits: Tensor) -> Tensor:
+    """One index from each row of logits `[..., K]`, `[...]`."""
+    return torch.multinomial(logits.softmax(-1).flatten(0, -2), 1).view(logits.shape[:-1])
 
 
 class Written(TorchDistribution):
@@ -94,13 +137,28 @@ class Written(TorchDistribution):
             word = torch.full(left, BOS, device=self.writer.device)
             ended, found = torch.zeros_like(word, dtype=torch.bool), []
             for j in range(self.longest + 1):
-                logits, state = self.writer.step(state, word)
-                allowed = self._allowed(logits[..., None, :], j).squeeze(-2)
-                word = torch.distributions.Categorical(logits=allowed).sample().masked_fill(ended, PAD)
+                word, state = self.writer.choose(state, word, self._ends(j, 1).at(0))
+                word = word.masked_fill(ended, PAD)
                 ended = ended | (word == EOS)
                 found.append(word)
             drawn = torch.stack(found, -1)
             return drawn if self.known is None else torch.where(self.known[1][:, None], self.known[0], drawn)
+
+    @property
+    def count(self) -> int:
+        """How many sequences of one to `longest` words there are, whatever their lengths may be here."""
+        return int(sum((self.writer.vocabulary - 3) ** length for length in range(1, self.longest + 1)))
+
+    def all_sequences(self) -> Tensor:
+        """All of them, `[count, M]`; those of a length that a document may not have are out of its reach."""
+        words = torch.tensor([w for w in range(self.writer.vocabulary) if w not in (PAD, BOS, EOS)])
+        found = []
+        for length in range(1, self.longest + 1):
+            each = torch.cartesian_prod(*[words] * length).view(-1, length)
+            found.append(
+                nn.functional.pad(nn.functional.pad(each, (0, 1), value=EOS), (0, self.longest - length), value=PAD)
+            )
+        return torch.cat(found).to(self.writer.device)
 
     def relaxed(self, choose: Callable[[Tensor], Tensor]) -> Tensor:
         """A relaxed draw with a gradient, `[..., B, M, V]`, every word given the relaxed ones before it.
@@ -132,9 +190,13 @@ class Written(TorchDistribution):
         return log_p.expand(torch.broadcast_shapes(log_p.shape, self.batch_shape))
 
     def log_prob_by_word(self, value: Tensor) -> Tensor:
-        """log p(c_j | c_<j) in nats, `[..., B, M]`; 0 at padding, and where the sequence is known."""
+        """log p(c_j | c_<j) in nats, `[..., B, M]`; 0 at padding. A known sequence is certain, another out of reach."""
         log_p = self.log_written(value)
-        return log_p if self.known is None else log_p.masked_fill(self.known[1][:, None], 0.0)
+        if self.known is None:
+            return log_p
+        words = value.argmax(-1) if value.is_floating_point() else value
+        at_known = torch.where(words == self.known[0], 0.0, OUT_OF_REACH)
+        return torch.where(self.known[1][:, None], at_known, log_p)
 
     def log_known(self) -> Tensor:
         """What the writer says of the known sequences in nats, `[B]`; 0 where none is known."""
@@ -150,25 +212,24 @@ class Written(TorchDistribution):
             return (value * allowed).sum(-1).masked_fill(is_padding(value), 0.0)
         inputs = torch.full_like(value, BOS)
         inputs[..., 1:] = value[..., :-1].masked_fill(value[..., :-1] == EOS, PAD)
-        log_p = self._allowed(self.writer.logits(inputs), 0).log_softmax(-1).gather(-1, value[..., None]).squeeze(-1)
-        return log_p.masked_fill(value == PAD, 0.0)
+        return self.writer.score(inputs, value, self._ends(0, value.shape[-1])).masked_fill(value == PAD, 0.0)
 
     def _allowed(self, logits: Tensor, first: int) -> Tensor:
         """Logits `[..., B, J, V]` of the positions from `first` on, with what cannot stand there out of reach."""
-        place = torch.arange(first, first + logits.shape[-2], device=logits.device)
-        word = torch.arange(logits.shape[-1], device=logits.device)
+        return restrict(logits, self._ends(first, logits.shape[-2]))
+
+    def _ends(self, first: int, count: int) -> Ends:
+        """Of `count` positions from `first` on, `[J]` or `[B, J]`."""
+        place = torch.arange(first, first + count, device=self.writer.device)
         if self.lengths is None:
-            must_end, may_end = place == self.longest, place > 0
-        else:
-            must_end = may_end = place == self.lengths[:, None]
-        end = word == EOS
-        outside = (end & ~may_end[..., None]) | (~end & must_end[..., None]) | (word == PAD) | (word == BOS)
-        return logits.float().masked_fill(outside, OUT_OF_REACH)
+            return Ends(place > 0, place == self.longest)
+        at_end = place == self.lengths[:, None]
+        return Ends(at_end, at_end)
 
 
 def one_hot_words(words: Tensor, like: Tensor) -> Tensor:
     """Ids `[...]` as one-hots `[..., V]`, of the type and vocabulary of relaxed words."""
-    return torch.nn.functional.one_hot(words, like.shape[-1]).to(like.dtype)
+    return nn.functional.one_hot(words, like.shape[-1]).to(like.dtype)
 
 
 def is_padding(words: Tensor) -> Tensor:

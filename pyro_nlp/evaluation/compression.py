@@ -192,6 +192,18 @@ def kept_tokens(source: Sequence[Hashable], candidate: Sequence[Hashable], refer
     return Kept(precision, recall, 2 * both / max(1, len(kept) + len(wanted)), len(candidate) - len(kept))
 
 
+def keeping(texts: Sequence[Summarised], candidates: Sequence[str]) -> tuple[list[Kept], np.ndarray, float]:
+    """Of every candidate the words that are kept, by the reference with the highest F1; whether it is a reference, bool
+    `[N]`; the share of texts with a reference that is a subsequence."""
+    kept, exact, extractive = [], [], []
+    for text, candidate in zip(texts, map(_words, candidates), strict=True):
+        source, wanted = _words(text.source), [_words(one) for one in text.references]
+        kept.append(max((kept_tokens(source, candidate, one) for one in wanted), key=lambda one: one.f1))
+        exact.append(candidate in wanted)
+        extractive.append(any(len(align(source, one)) == len(one) for one in wanted))
+    return kept, np.array(exact), float(np.mean(extractive))
+
+
 def lead(source: str, words: int) -> str:
     """The first so many words of a text, as spaces part them: "lead-8" and "lead-10" of the tables."""
     if words < 1:
@@ -333,12 +345,7 @@ def evaluate_compressions(
     sources, references = [text.source for text in texts], [text.references for text in texts]
     rate = compression_rate(sources, candidates)
     found = rouge(candidates, references, stem=stem)
-    kept, exact, extractive = [], [], []
-    for source, text, several in zip(map(_words, sources), map(_words, candidates), references, strict=True):
-        wanted = [_words(one) for one in several]
-        kept.append(max((kept_tokens(source, text, one) for one in wanted), key=lambda one: one.f1))
-        exact.append(text in wanted)
-        extractive.append(any(len(align(source, one)) == len(one) for one in wanted))
+    kept, exact, extractive = keeping(texts, candidates)
     precision, recall, f1, added = np.array(kept, np.float64).T
     mean_rate = float(rate.mean())
     at_rate = leads_of_rate(sources, mean_rate) if mean_rate > 0 else [""] * len(sources)
@@ -347,10 +354,10 @@ def evaluate_compressions(
         precision,
         recall,
         f1,
-        np.array(exact),
+        exact,
         added.astype(np.int64),
         rate,
-        float(np.mean(extractive)),
+        extractive,
         int((rate == 0).sum()),
         rouge(leads_of_length(sources, candidates), references, stem=stem),
         rouge(at_rate, references, stem=stem),

@@ -118,7 +118,7 @@ def gradient_check(
             found = _estimates(other, parameters, repeated, passes)
             reference, error = found.mean, found.variance / passes
         directions = _directions(reference, _of_guide(parameters), seed)
-        _warm(objective, batch)
+        warm(objective, batch)
         taken = _estimates(objective, parameters, repeated, passes, directions)
         began = time.perf_counter()
         _estimates(objective, parameters, batch, 5)
@@ -279,7 +279,7 @@ def _estimates(
     return _Estimates(mean, squares / (count - 1), torch.stack(along) if along else torch.empty(0))
 
 
-def _warm(objective: Objective, batch: Batch, steps: int = 50) -> None:
+def warm(objective: Objective, batch: Batch, steps: int = 50) -> None:
     """Let baselines learn from some steps, and then keep them as they are: none at all would be judged by no other."""
     if not len(objective.state):
         return

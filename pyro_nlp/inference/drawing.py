@@ -48,8 +48,8 @@ class Draws(Messenger):
                 values = support(fn)
                 self._draw(message, Drawn(values.view(len(values), *[1] * len(fn.batch_shape), *fn.event_shape)), True)
                 message["infer"]["labels"] = self._labels.get(name)
-            elif hasattr(fn, "known"):
-                self._labels[name] = fn.known
+            elif isinstance(known := getattr(fn, "known", None), Tensor):
+                self._labels[name] = known
         elif not self.in_model and name in self.draws:
             drawn = self.draws[name](fn)
             if drawn is not None:

@@ -127,7 +127,14 @@ class Pathwise(Estimator):
 
 
 def _infinite(q: TorchDistribution, what: str) -> str | None:
-    if configurations(q) is not None:
+    size = configurations(q)
+    if size is not None and isinstance(base(q), Written) and size > LIMIT:
+        longest = q.event_shape[0] - 1
+        return (
+            f"{what} sums over every sequence of up to {longest} words, {LIMIT:,} at most, and there are more: give it "
+            "ScoreFunction() or Relax()"
+        )
+    if size is not None:
         return None
     return (
         f"{type(base(q)).__name__} has no finite support, which {what} sums over: give it Pathwise() or ScoreFunction()"
@@ -161,6 +168,8 @@ class Marginalize(Estimator):
     """
 
     def refuse(self, q: TorchDistribution) -> str | None:
+        if isinstance(base(q), Written):
+            return "a sequence that is written word by word is summed under q: use Enumerate()"
         return _infinite(q, "Marginalize")
 
     def rows(self, q: TorchDistribution) -> int:

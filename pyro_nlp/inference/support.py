@@ -8,6 +8,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, distributions
 
+from pyro_nlp.distributions import Written
+
 LIMIT = 4096
 """Most configurations of all enumerated sites together, per document."""
 
@@ -44,13 +46,17 @@ def variables(fn: TorchDistribution) -> int:
 
 
 def configurations(fn: TorchDistribution) -> int | None:
-    """K^M, the values of the whole site; None where they are not finite."""
+    """K^M, the values of the whole site; None where they are not finite. Of a `Written` all its sequences."""
+    if isinstance(base(fn), Written):
+        return int(base(fn).count)
     k = categories(fn)
     return None if k is None else k ** variables(fn)
 
 
 def support(fn: TorchDistribution) -> Tensor:
     """Every value of a site, `[K^M, *event]`, in the type and on the device of its samples."""
+    if isinstance(base(fn), Written):
+        return base(fn).all_sequences()
     k, m = categories(fn), variables(fn)
     assert k is not None
     like = parameter(fn)

@@ -51,6 +51,7 @@ class LSTMEncoder(StateEncoder):
         pooling: `last` state (Bowman et al. 2016), or `mean` or `max` over the real positions (Long et al. 2019).
         dropout: rate on word vectors, and between layers.
         layers: recurrent layers.
+        bidirectional: read from right to left too, by a network of its own; a state is both, `2 width` wide.
     """
 
     cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM
@@ -63,25 +64,33 @@ class LSTMEncoder(StateEncoder):
         pooling: Pooling = "last",
         dropout: float = 0.0,
         layers: int = 1,
+        bidirectional: bool = False,
     ) -> None:
         super().__init__()
-        self.embedding, self.width, self.pooling = embedding, width, pooling
+        self.embedding, self.width, self.pooling = embedding, width * (1 + bidirectional), pooling
         self.words = word_vectors(vocabulary, embedding)
         between = dropout if layers > 1 else 0.0
         self.network = self.cell(embedding, width, layers, batch_first=True, dropout=between)
+        self.back = self.cell(embedding, width, layers, batch_first=True, dropout=between) if bidirectional else None
         self.dropout = nn.Dropout(dropout)
 
     def states(self, batch: TextBatch) -> Tensor:
-        return self._run(look_up(self.words, batch.targets))
+        return self._run(look_up(self.words, batch.targets), batch.mask)
 
     def read(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Features of sequences of word vectors: vectors `[B, T, embedding]`, mask `[B, T]`, result `[B, width]`."""
-        return pool(self._run(vectors), mask, self.pooling)
+        return pool(self._run(vectors, mask), mask, self.pooling)
 
-    def _run(self, vectors: Tensor) -> Tensor:
+    def _run(self, vectors: Tensor, mask: Tensor) -> Tensor:
         # Left to right, so padding on the right cannot reach a real state: no packing needed.
-        states, _ = self.network(self.dropout(vectors))
-        return states
+        vectors = self.dropout(vectors)
+        states, _ = self.network(vectors)
+        if self.back is None:
+            return states
+        place = torch.arange(mask.shape[1], device=mask.device)
+        mirrored = torch.where(mask, mask.sum(1, keepdim=True) - 1 - place, place)[..., None]  # padding stays right
+        back, _ = self.back(vectors.gather(1, mirrored.expand_as(vectors)))
+        return torch.cat([states, back.gather(1, mirrored.expand_as(back))], -1)
 
 
 class GRUEncoder(LSTMEncoder):

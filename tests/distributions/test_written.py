@@ -11,7 +11,9 @@ from torch import Tensor
 
 from pyro_nlp.data.batches import BOS, EOS, PAD
 from pyro_nlp.distributions import Written
-from pyro_nlp.distributions.written import Writer
+from pyro_nlp.distributions.written import OUT_OF_REACH, Writer
+from pyro_nlp.nn import LSTMDecoder
+from pyro_nlp.nn.language_model import LanguageModel
 
 WORDS, LONGEST = 6, 2
 
@@ -20,6 +22,7 @@ class Bigrams(Writer):
     """A table of what follows a word, one for each of two documents."""
 
     device = torch.device("cpu")
+    vocabulary = WORDS
 
     def __init__(self) -> None:
         self.table = 1.5 * torch.randn(2, WORDS, WORDS, generator=torch.Generator().manual_seed(0))
@@ -75,3 +78,30 @@ def test_a_known_sequence_is_drawn_and_certain_and_the_writer_can_still_be_asked
 def test_a_length_that_does_not_fit_is_refused(lengths: Tensor) -> None:
     with pytest.raises(ValueError, match="lengths are 1 to longest, which is 2"):
         Written(Bigrams(), 2, LONGEST, lengths)
+
+
+def test_a_language_model_scores_without_its_whole_vocabulary() -> None:
+    """As the default does with it: what may not stand there is taken off the normaliser."""
+    torch.manual_seed(0)
+    writer = LanguageModel(LSTMDecoder(WORDS, 0, 5, 5), WORDS)
+    with torch.no_grad():
+        writer.head.bias[EOS] += 1.5
+    each = torch.tensor(sequences())[:, None].expand(-1, 2, -1)
+    for lengths in (None, torch.tensor([1, 2])):
+        fn = Written(writer, 2, LONGEST, lengths)
+        found = fn.log_prob(each)
+        torch.testing.assert_close(found.exp().sum(0), torch.ones(2))
+        inputs = torch.cat([torch.full_like(each[..., :1], BOS), each[..., :-1]], -1)
+        ends = fn._ends(0, LONGEST + 1)
+        plain = Writer.score(writer, inputs, each, ends).masked_fill(each == PAD, 0.0).sum(-1)
+        reached = plain > OUT_OF_REACH / 2
+        torch.testing.assert_close(found[reached], plain[reached])
+        assert (found[~reached] < OUT_OF_REACH / 2).all() and reached.any(0).all()
+        one, other = (
+            torch.autograd.grad(log_p[reached].sum(), writer.head.weight)[0]
+            for log_p in (
+                fn.log_prob(each),
+                Writer.score(writer, inputs, each, ends).masked_fill(each == PAD, 0.0).sum(-1),
+            )
+        )
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)

@@ -85,9 +85,9 @@ def test_the_best_parameters_by_the_validation_bound_are_in_the_model_afterwards
     training = quick(epochs=6, optimizer=Adam(0.5), plateau=None)  # far too fast: it gets worse
     judge = Loop.judge
 
-    def watch(loop: Loop, loss: float) -> bool:
-        seen[loss] = parameters(model, guide)
-        return judge(loop, loss)
+    def watch(loop: Loop, found: dict[str, float]) -> bool:
+        seen[found["loss"]] = parameters(model, guide)
+        return judge(loop, found)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "judge", watch)

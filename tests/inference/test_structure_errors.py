@@ -423,7 +423,7 @@ REFUSED: dict[str, tuple[Callable[[], tuple[Any, Any]], Strategy, str]] = {
     "one of Pyro's objectives with our baselines": (
         lambda: (observed(c=one_hot), Program(c=one_hot)),
         Strategy(discrete=ScoreFunction(RunningMean()), bound=PyroELBO("TraceGraph_ELBO")),
-        r"PyroELBO: site 'c': TraceGraph_ELBO has no ScoreFunction\(baseline=RunningMean\(decay=0.9\)\): use bound",
+        r"PyroELBO: site 'c': TraceGraph_ELBO has no ScoreFunction\(baseline=RunningMean\(decay=0.9\), per='site'\)",
     ),
     "enumeration by an objective that does not": (
         lambda: (observed(c=one_hot), Program(c=one_hot)),

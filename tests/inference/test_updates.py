@@ -146,7 +146,7 @@ def test_the_lead_ends_for_good_when_the_information_has_fallen() -> None:
 
 def test_going_back_to_the_best_parameters_does_not_bring_the_lead_back() -> None:
     running = loop(Aggressive(2, 5))
-    running.judge(1.0)
+    running.judge({"loss": 1.0})
     turns: Any = running.objective.turns
     turns.on.fill_(False)
     assert running.best is not None
@@ -202,7 +202,7 @@ def test_the_model_starts_anew_and_the_guide_goes_on() -> None:
     for epoch in range(2):
         for _ in running.steps():
             pass
-        running.judge(float(epoch))
+        running.judge({"loss": float(epoch)})
         trained = parameters(model), parameters(guide)
         running.objective.strategy.updates.after_epoch(running)
         if epoch == 0:
@@ -251,7 +251,7 @@ def test_no_stall_counts_before_the_model_starts_anew() -> None:
     object.__setattr__(running, "training", Training(epochs=9, batch_size=8, plateau=Plateau(1, 0.5, 0)))
     for epoch, bound in enumerate([1.0, 2.0, 3.0]):
         running.epoch = epoch
-        running.judge(bound)
+        running.judge({"loss": bound})
     assert not running.finished and running.slowdown == 1.0 and running.stalled == 0
     running.finished, running.slowdown, running.decays = True, 0.25, 2
     running.restart(running.objective.model)

@@ -170,6 +170,19 @@ def test_the_guide_learns_from_what_is_known_by_the_auxiliary_loss() -> None:
         replace(strategy, auxiliary=(KnownSequences(site="z"),)).compile(model, guide, batch)
 
 
+def test_validation_judges_the_guide_by_what_is_known_there() -> None:
+    """The sequences of a validation split are judged at their own lengths, and are not given to the guide."""
+    model, guide = programs()
+    batch = whole(pairs([1, -1, 1]))
+    auxiliary = KnownSequences(weight=2.0)
+    objective = Strategy(discrete=ScoreFunction(RunningMean()), auxiliary=(auxiliary,)).compile(model, guide, batch)
+    split = pairs(None)
+    judged = auxiliary.judge(objective.eval(), objective.plain_terms(whole(split)), whole(split))
+    all_known = terms(model.train(), guide.train(), whole(split)).sites["c"].q
+    assert judged is not None
+    assert judged.item() == pytest.approx(-2.0 * all_known.log_known().mean().item(), rel=1e-5)
+
+
 def replace_known(q: Any) -> Any:
     return type(q)(q.writer, q.batch, q.longest, q.lengths)
 

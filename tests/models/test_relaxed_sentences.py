@@ -12,13 +12,17 @@ from torch import Tensor
 
 from pyro_nlp.data.batches import EOS, PAD
 from pyro_nlp.data.pairs import PairSplit
+from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.inference import (
     ELBO,
     IWAE,
+    Enumerate,
     LeaveOneOut,
+    Marginalize,
     Relax,
     ScoreFunction,
     Strategy,
+    Subset,
     terms,
 )
 from pyro_nlp.inference.terms import StructureError
@@ -108,6 +112,23 @@ def test_word_by_word_the_gradient_has_less_variance() -> None:
     assert spread["word"] < 0.95 * spread["site"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("labels", [[-1, -1, -1], [1, -1, 1]], ids=["latent", "some known"])
+def test_few_sequences_can_be_summed(kind: str, labels: list[int]) -> None:
+    """`Enumerate` has the loss and the gradient of the sum over every compression, those that are known alone."""
+    model, guide = programs(*KINDS[kind])
+    batch = whole(pairs(labels))
+    loss, _ = exact(model.train(), guide.train(), batch)
+    objective = Strategy(discrete=Enumerate()).compile(model, guide, batch)
+    found = objective(batch)
+    known = terms(model, guide, batch)
+    expected = torch.where(torch.tensor(labels) == 1, -known.log_likelihood[0] + known.kl["c"][0], loss)
+    assert found.item() == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert torch.allclose(flat(found, model, guide), flat(expected.mean(), model, guide), atol=1e-5)
+    subset = Strategy(discrete=Subset(3)).compile(model, guide, batch)
+    assert torch.isfinite(flat(subset(batch), model, guide)).all()
+
+
 def test_what_words_cannot_do_is_refused() -> None:
     model, guide = programs()
     split: PairSplit = pairs([-1, -1, -1])
@@ -119,5 +140,9 @@ def test_what_words_cannot_do_is_refused() -> None:
 
     refused(replace(word, bound=IWAE(2)), "per='word' is of the ELBO")
     refused(Strategy(discrete=Relax(kl="relaxed")), "no Concrete density")
+    refused(Strategy(discrete=Marginalize()), "summed under q: use Enumerate")
+    long = PairSplit(TextSplit.from_sentences([[4, 5] * 12]), TextSplit.from_sentences([[4]]), np.zeros(1, np.int64))
+    with pytest.raises(StructureError, match="Enumerate sums over every sequence of up to 12 words, 4,096 at most"):
+        Strategy(discrete=Enumerate()).compile(model.eval(), guide.eval(), whole(long))
     with pytest.raises(ValueError, match="per is 'site' or 'word', not 'sentence'"):
         ScoreFunction(per="sentence")  # type: ignore[arg-type]

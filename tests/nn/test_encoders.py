@@ -10,7 +10,13 @@ import torch
 from pyro_nlp.nn import GaussianHead, GRUEncoder, LSTMEncoder, pool
 from tests.tiny import VOCABULARY, WIDTH, gradients, padded, sharpen, text, whole
 
-CELLS = {"LSTM": LSTMEncoder, "GRU": GRUEncoder}
+CELLS: dict[str, Any] = {
+    "LSTM": LSTMEncoder,
+    "GRU": GRUEncoder,
+    "both ways": lambda words, size, width, **options: LSTMEncoder(
+        words, size, width // 2, bidirectional=True, **options
+    ),
+}
 POOLINGS: list[Any] = ["last", "mean", "max"]
 
 
@@ -94,3 +100,16 @@ def test_an_encoder_reads_vectors_in_place_of_words(cell: str) -> None:
     encoder, batch = sharpen(CELLS[cell](VOCABULARY, WIDTH + 1, WIDTH)), whole(text(6))
     assert encoder.embedding == WIDTH + 1
     assert torch.equal(encoder.read(encoder.words(batch.targets), batch.mask), encoder(batch))
+
+
+def test_read_both_ways_every_state_knows_the_whole_sentence() -> None:
+    encoder = sharpen(LSTMEncoder(VOCABULARY, WIDTH, WIDTH, bidirectional=True))
+    batch = whole(text(6))
+    states = encoder.states(batch)
+    assert states.shape == (*batch.targets.shape, 2 * WIDTH) and encoder.width == 2 * WIDTH
+    row = int(batch.lengths.argmax())
+    last = int(batch.lengths[row]) - 1
+    other = batch.replace(targets=batch.targets.clone())
+    other.targets[row, last] = 5 if batch.targets[row, last] != 5 else 6
+    moved = (encoder.states(other) - states)[row, 0].abs()
+    assert (moved[:WIDTH] == 0).all() and (moved[WIDTH:] > 0).any()
