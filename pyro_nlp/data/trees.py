@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pyro_nlp.data.files import CorpusError, locate, read_lines
 from pyro_nlp.data.text import Overlong, Sentence, TextCorpus, cut
@@ -57,37 +59,83 @@ class BracketedTrees(TextCorpus):
         )
 
 
+class Constituent(NamedTuple):
+    """Words `start` to `end` of a sentence, the latter not included, under a label."""
+
+    start: int
+    end: int
+    label: str
+
+
+class Parse(NamedTuple):
+    """A tree: its first line, its words and their tags, and its constituents, the inner of two before the outer.
+
+    A constituent with a single word, or the whole sentence, is one like others; several may have the same words.
+    """
+
+    line: int
+    words: list[str]
+    tags: list[str]
+    constituents: list[Constituent]
+
+
 def read_trees(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
     """Number of the first line, words and tags of each tree with at least one word that is no trace.
 
     Raises CorpusError naming the first line that is no tree.
     """
-    words: list[str] = []
-    tags: list[str] = []
-    open_since: list[int] = []  # the lines of the brackets still open
-    atoms: list[str] = []  # what stands between the last bracket and here
+    return ((parse.line, parse.words, parse.tags) for parse in read_parses(path))
+
+
+def read_parses(path: Path, dropped: Collection[str] = ()) -> Iterator[Parse]:
+    """The trees of a file, without traces and words whose tag is in `dropped`, and what holds nothing but these.
+
+    Raises CorpusError naming the first line that is no tree.
+    """
+    parse = Parse(0, [], [], [])
+    opened: list[_Open] = []
     for number, line in read_lines(path):
         for piece in _PIECE.findall(line):
             if piece == "(":
-                open_since.append(number)
-                atoms = []
+                opened.append(_Open(number, len(parse.words), []))
             elif piece != ")":
-                if not open_since or len(atoms) == 2:
+                if not opened or len(opened[-1].atoms) == 2 or opened[-1].inner:
                     raise CorpusError(f"{path}: line {number}: {piece!r} {_WRONG}")
-                atoms.append(piece)
-            elif not open_since:
+                opened[-1].atoms.append(piece)
+            elif not opened:
                 raise CorpusError(f"{path}: line {number} closes a bracket that is not open; {_CURE}")
             else:
-                first = open_since.pop()
-                if len(atoms) == 2 and atoms[0] != _TRACE:
-                    tags.append(atoms[0])
-                    words.append(atoms[1])
-                atoms = []
-                if not open_since and words:
-                    yield first, words, tags
-                    words, tags = [], []
-    if open_since:
-        raise CorpusError(f"{path}: the tree that begins on line {open_since[0]} is not closed; {_CURE}")
+                node = opened.pop()
+                if opened:
+                    opened[-1].inner = True
+                _close(node, parse, dropped)
+                if not opened and parse.words:
+                    yield parse._replace(line=node.line)
+                if not opened:
+                    parse = Parse(0, [], [], [])
+    if opened:
+        raise CorpusError(f"{path}: the tree that begins on line {opened[0].line} is not closed; {_CURE}")
+
+
+@dataclass
+class _Open:
+    """A bracket still open: its line, how many words stand before it, its atoms, whether it has brackets inside."""
+
+    line: int
+    start: int
+    atoms: list[str]
+    inner: bool = False
+
+
+def _close(node: _Open, parse: Parse, dropped: Collection[str]) -> None:
+    if len(node.atoms) == 2:
+        tag, word = node.atoms
+        if tag != _TRACE and tag not in dropped:
+            parse.tags.append(tag)
+            parse.words.append(word)
+    elif len(parse.words) > node.start and node.inner:
+        label = node.atoms[0] if node.atoms else ""
+        parse.constituents.append(Constituent(node.start, len(parse.words), label))
 
 
 _CURE = "repair the brackets of that tree"

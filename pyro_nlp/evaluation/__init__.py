@@ -13,6 +13,13 @@ from pyro_nlp.evaluation.calibration import (
     simulation_based_calibration,
 )
 from pyro_nlp.evaluation.candidates import Candidates, read_candidates
+from pyro_nlp.evaluation.classification import Classification, classify, judges_classes
+from pyro_nlp.evaluation.classification_pairs import (
+    ClassificationDifference,
+    auroc,
+    compare_classifications,
+    out_of_domain,
+)
 from pyro_nlp.evaluation.clustering import many_to_one, v_measure
 from pyro_nlp.evaluation.collapse import (
     MutualInformation,
@@ -22,6 +29,7 @@ from pyro_nlp.evaluation.collapse import (
     posteriors,
     shuffled_rise,
 )
+from pyro_nlp.evaluation.compressing import Compressions, Distinct, compress, is_compressor, step_entropy
 from pyro_nlp.evaluation.compression import (
     CompressionEvaluation,
     Kept,
@@ -35,6 +43,7 @@ from pyro_nlp.evaluation.compression import (
     leads_of_rate,
     rouge,
 )
+from pyro_nlp.evaluation.compression_report import CompressionReport, report_compressions
 from pyro_nlp.evaluation.discrete import class_posteriors
 from pyro_nlp.evaluation.documents import NoDensityError
 from pyro_nlp.evaluation.gaps import InferenceGaps, Refinement, inference_gaps
@@ -75,6 +84,17 @@ from pyro_nlp.evaluation.likelihood import (
     importance_nll,
     perplexity,
 )
+from pyro_nlp.evaluation.parsing import (
+    ParsingScores,
+    binarise,
+    bracketed,
+    compare_parses,
+    left_branching,
+    parses,
+    random_tree,
+    right_branching,
+    score_parses,
+)
 from pyro_nlp.evaluation.posterior import mcmc_to_arviz, posterior_to_arviz
 from pyro_nlp.evaluation.ranking import (
     Interval,
@@ -86,6 +106,7 @@ from pyro_nlp.evaluation.ranking import (
 )
 from pyro_nlp.evaluation.references import GridPosterior, NutsPosterior, grid_posterior, nuts_posterior
 from pyro_nlp.evaluation.report import Evaluation, evaluate
+from pyro_nlp.evaluation.surface import places, source_words, surface, written_texts
 from pyro_nlp.evaluation.texts import analogy, as_split, codes, impute, interpolate, reconstruct, sample_prior
 from pyro_nlp.evaluation.topic_metrics import (
     Coherence,
@@ -125,10 +146,15 @@ __all__ = [
     "BinaryCalibration",
     "Calibration",
     "Candidates",
+    "Classification",
+    "ClassificationDifference",
     "Coherence",
     "Completion",
     "CompressionEvaluation",
+    "CompressionReport",
+    "Compressions",
     "Difference",
+    "Distinct",
     "Diversity",
     "DocumentPerplexity",
     "ElboTerms",
@@ -148,6 +174,7 @@ __all__ = [
     "NoDensityError",
     "NutsPosterior",
     "PairedInterval",
+    "ParsingScores",
     "Posteriors",
     "PredictiveCheck",
     "Probe",
@@ -166,15 +193,22 @@ __all__ = [
     "aggregate",
     "analogy",
     "as_split",
+    "auroc",
+    "binarise",
     "binary_calibration",
     "bm25",
+    "bracketed",
     "checks_to_xarray",
     "class_posteriors",
+    "classify",
     "codes",
     "coherence_npmi",
     "compare",
+    "compare_classifications",
+    "compare_parses",
     "compare_rankings",
     "compare_rouge",
+    "compress",
     "compression_rate",
     "distinct_topics",
     "diversity",
@@ -197,13 +231,16 @@ __all__ = [
     "inference_gaps",
     "interpolant_perplexity",
     "interpolate",
+    "is_compressor",
     "is_ranker",
     "is_topic_model",
     "judges_answers",
+    "judges_classes",
     "kept_tokens",
     "lead",
     "leads_of_length",
     "leads_of_rate",
+    "left_branching",
     "linear_cka",
     "linear_probe",
     "loo",
@@ -214,13 +251,17 @@ __all__ = [
     "mutual_information",
     "neighbours",
     "nuts_posterior",
+    "out_of_domain",
     "overlap_features",
     "pareto_smooth",
+    "parses",
     "perplexities",
     "perplexity",
+    "places",
     "posterior_to_arviz",
     "posteriors",
     "predictive_checks",
+    "random_tree",
     "rank_questions",
     "read_candidates",
     "read_netcdf",
@@ -229,16 +270,22 @@ __all__ = [
     "redundancy",
     "reference_for",
     "reliability_plot",
+    "report_compressions",
     "retrieval_precision",
     "reverse_perplexity",
+    "right_branching",
     "rouge",
     "sample_prior",
     "score_pairs",
+    "score_parses",
     "seed_agreement",
     "sensitivity",
     "shuffled_rise",
     "simulation_based_calibration",
+    "source_words",
+    "step_entropy",
     "stop_words",
+    "surface",
     "tf_idf",
     "theta",
     "to_arviz",
@@ -249,4 +296,5 @@ __all__ = [
     "traverse",
     "v_measure",
     "write_netcdf",
+    "written_texts",
 ]

@@ -25,7 +25,11 @@ from pyro_nlp.guides.point import PointGuide
 from pyro_nlp.guides.vector import VectorGuide
 from pyro_nlp.guides.von_mises_fisher import VonMisesFisherGuide
 from pyro_nlp.inference import ELBO, KL, Adam, Enumerate, FreeBits, PyroELBO, Strategy, Training, fit, terms
+from pyro_nlp.models.class_language_model import ClassLanguageModel
+from pyro_nlp.models.compound_pcfg import CompoundPCFG, NeuralPCFG
 from pyro_nlp.models.hmm import HMM
+from pyro_nlp.models.naive_bayes import NaiveBayes
+from pyro_nlp.models.neural_hmm import NeuralHMM
 from pyro_nlp.models.ring import Ring
 from pyro_nlp.models.sentence_autoencoder import SentenceAutoencoder
 from pyro_nlp.models.sentence_lm import SentenceLM
@@ -38,12 +42,17 @@ from pyro_nlp.nn import (
     GRUDecoder,
     GRUEncoder,
     InputlessDecoder,
+    LowRankTransitions,
     LSTMDecoder,
     LSTMEncoder,
+    LSTMTransitions,
     MixturePrior,
+    SecondOrderTransitions,
+    StateTransitions,
     TransformerDecoder,
     UniformSphere,
     VampPrior,
+    WordEmissions,
 )
 from tests.tiny import LATENT, VOCABULARY, WIDTH, Sentences, discrete, gradients, mixture, padded, sharpen, styled
 
@@ -57,6 +66,12 @@ DECODERS: dict[str, Any] = {
     "TransformerDecoder": partial(
         TransformerDecoder, embedding=WIDTH, width=WIDTH, layers=2, heads=2, feedforward=2 * WIDTH, dropout=0.0
     ),
+}
+TRANSITIONS: dict[str, Any] = {
+    "states": partial(StateTransitions, width=WIDTH),
+    "LSTM": partial(LSTMTransitions, reader=DECODERS["LSTMDecoder"]),
+    "low rank": partial(LowRankTransitions, rank=2, width=WIDTH),
+    "second order": SecondOrderTransitions,
 }
 ENCODERS: dict[str, Any] = {
     "last": partial(LSTMEncoder, embedding=WIDTH, width=WIDTH),
@@ -147,7 +162,27 @@ ZOO: dict[str, Entry] = {
             "z and c apart": lambda corpus: styled(joint=False)[1],
         },
     ),
+    "class language model": Entry(
+        Sentences,
+        partial(ClassLanguageModel, VOCABULARY, 3, 4, DECODERS["LSTMDecoder"], supervision=0.0),
+        {"no guide": nobody},
+    ),
+    "naive Bayes": Entry(Sentences, partial(NaiveBayes, VOCABULARY, 3), {"no guide": nobody}),
     "HMM": Entry(Sentences, partial(HMM, VOCABULARY, 3), {"no guide": nobody}),
+    **{
+        f"neural HMM, {name}": Entry(
+            Sentences,
+            partial(NeuralHMM, VOCABULARY, 3, partial(WordEmissions, width=WIDTH), moves),
+            {"no guide": nobody},
+        )
+        for name, moves in TRANSITIONS.items()
+    },
+    "neural PCFG": Entry(
+        Sentences, partial(NeuralPCFG, VOCABULARY, 3, 4, WIDTH, single_words=True), {"no guide": nobody}
+    ),
+    "compound PCFG": Entry(
+        Sentences, partial(CompoundPCFG, VOCABULARY, LATENT, 3, 4, WIDTH, single_words=True), {**LAST, **FREE}
+    ),
     "ring": Entry(
         partial(RingCorpus, 30, 0.3),
         partial(Ring, 0.3, learn_noise=True),
