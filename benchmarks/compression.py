@@ -76,7 +76,8 @@ SHARES = {
 PLAIN = {"10 %": "10 % alone", "50 %": "50 % alone"}
 ESTIMATORS = {
     "10 %, site by site": "{class_path: ScoreFunction, init_args: {baseline: LeaveOneOut, per: site}}",
-    "10 %, NVIL": "{class_path: ScoreFunction, init_args: {baseline: Neural, per: word}}",
+    "10 %, NVIL": "{class_path: ScoreFunction, init_args: {per: word, "
+    "baseline: {class_path: Neural, init_args: {reads: first}}}}",
     "10 %, straight through": "{class_path: Relax, init_args: {temperature: 1.0, hard: true}}",
 }
 FOLDER = RESULTS / "compression"

@@ -19,7 +19,8 @@ the Wall Street Journal, whole and ten times as long, means of several seeds [fr
 target.
 
 Speed: log p(x) of 16 sentences of 10, 20 and 30 words under random grammars of their own, and with its gradient,
-against torch-struct's `SentCFG` where that is installed, taking turns, one thread; ratios of its time to ours.
+against torch-struct's `SentCFG` where that is installed, taking turns, one thread, beside other jobs; ratios of its
+time to ours.
 
     python -m benchmarks.pcfg [--rows NAME ...] [--seeds 0 1 2] [--runs DIR] [--only-table]
 """

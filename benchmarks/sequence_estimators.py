@@ -65,8 +65,8 @@ def strategies(toy: bool) -> dict[str, Strategy]:
         "REINFORCE, word by word": Strategy(discrete=ScoreFunction(per="word")),
         "running mean": Strategy(discrete=ScoreFunction(RunningMean())),
         "running mean, word by word": Strategy(discrete=ScoreFunction(RunningMean(), per="word")),
-        "NVIL": Strategy(discrete=ScoreFunction(Neural())),
-        "NVIL, word by word": Strategy(discrete=ScoreFunction(Neural(), per="word")),
+        "NVIL": Strategy(discrete=ScoreFunction(Neural(reads="first"))),
+        "NVIL, word by word": Strategy(discrete=ScoreFunction(Neural(reads="first"), per="word")),
         "leave one out, 2 particles": Strategy(discrete=ScoreFunction(LeaveOneOut()), bound=ELBO(2)),
         "leave one out, 2 particles, word by word": Strategy(
             discrete=ScoreFunction(LeaveOneOut(), per="word"), bound=ELBO(2)

@@ -60,6 +60,8 @@ class PointerGuide(PyroModule):
         reach: int = 8,
     ) -> None:
         super().__init__()
+        if reach < 0:
+            raise ValueError(f"PointerGuide: reach is {reach}; it is a number of words, and 0 for none")
         self.vocabulary, self.ratio, self.longest = vocabulary, ratio, longest
         self.source = source(vocabulary)
         self.decoder = decoder(vocabulary, self.source.width)

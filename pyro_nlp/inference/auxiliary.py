@@ -117,7 +117,8 @@ class KnownSequences(Auxiliary):
         return -objective.at(self.weight) * q.log_known().mean()
 
     def judge(self, objective: Objective, terms: Terms, batch: Batch) -> Tensor | None:
-        """-weight log q(c | x) of the second texts of a validation split, which are all known."""
+        """-weight log q(c | x) of the second texts of a validation split, which are all known; a weight that a schedule
+        moves counts as 1, as epochs are compared."""
         q = terms.sites[self.site].q
         if not isinstance(q, Written) or not isinstance(batch, PairBatch):
             return None
@@ -126,7 +127,8 @@ class KnownSequences(Auxiliary):
         everything = torch.ones_like(lengths, dtype=torch.bool)
         known = given_sequences(batch, longest, everything)
         fresh = Written(q.writer, q.batch, longest, None if q.lengths is None else lengths, known)
-        return -objective.at(self.weight) * fresh.log_known().mean()
+        weight = 1.0 if isinstance(self.weight, Schedule) else self.weight
+        return -weight * fresh.log_known().mean()
 
 
 @dataclass(frozen=True)

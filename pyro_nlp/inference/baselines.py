@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,14 +62,20 @@ class Neural(Baseline):
         width: of the hidden layer.
         buckets: words that are told apart.
         decay: of the running mean.
+        reads: which texts of pairs; the `first` where these are foretold, as by a model of compressions.
     """
 
     width: int = 64
     buckets: int = 4096
     decay: float = 0.9
+    reads: Literal["first", "second"] = "second"
+
+    def __post_init__(self) -> None:
+        if self.reads not in ("first", "second"):
+            raise ValueError(f"Neural: reads is 'first' or 'second', not {self.reads!r}")
 
     def state(self, batch: Batch) -> nn.Module:
-        return _Guess(batch, self.width, self.buckets, self.decay)
+        return _Guess(batch, self)
 
     def __call__(self, signal: Signal, state: nn.Module | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, _Guess)
@@ -124,10 +130,11 @@ class _Mean(nn.Module):
 class _Guess(nn.Module):
     """One number per document, zero at first, and the running mean it is added to."""
 
-    def __init__(self, batch: Batch, width: int, buckets: int, decay: float) -> None:
+    def __init__(self, batch: Batch, how: Neural) -> None:
         super().__init__()
-        self.mean, self.buckets = _Mean(decay), buckets
-        if isinstance(_text(batch), TextBatch):
+        width, buckets = how.width, how.buckets
+        self.mean, self.buckets, self.reads = _Mean(how.decay), buckets, how.reads
+        if isinstance(self._text(batch), TextBatch):
             self.each, features = nn.Embedding(buckets, 1), width  # a loss adds up over words, and so does a guess
             self.words = nn.Embedding(buckets, width)
             nn.init.zeros_(self.each.weight)
@@ -139,17 +146,21 @@ class _Guess(nn.Module):
         self.network = nn.Sequential(nn.Linear(features, width), nn.Tanh(), last)
 
     def forward(self, batch: Batch) -> Tensor:
-        batch = _text(batch)
+        batch = self._text(batch)
         if not isinstance(batch, TextBatch):
             return self.network(_vector(batch)).squeeze(-1)
         ids, mask = batch.targets % self.buckets, batch.mask[..., None]
         vectors = (self.words(ids) * mask).sum(-2) / mask.sum(-2)
         return (self.network(vectors) + (self.each(ids) * mask).sum(-2)).squeeze(-1)
 
-
-def _text(batch: Batch) -> Batch:
-    """Of pairs the second texts."""
-    return batch.second if isinstance(batch, PairBatch) else batch
+    def _text(self, batch: Batch) -> Batch:
+        """Of pairs the texts that are read, one a pair."""
+        if not isinstance(batch, PairBatch):
+            return batch
+        if self.reads == "second":
+            return batch.second
+        first, rows = batch.first, batch.group
+        return TextBatch(batch.index, batch.population, first.inputs[rows], first.targets[rows], first.mask[rows])
 
 
 def _vector(batch: Batch) -> Tensor:

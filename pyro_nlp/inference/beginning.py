@@ -28,6 +28,9 @@ def begin(model: nn.Module, guide: nn.Module | None, corpus: Corpus, training: T
         _begin_with_run(_part(part, model, guide), part, RunFolder.open(run), corpus)
     for part in training.fixed:
         _part(part, model, guide).requires_grad_(False)
+    both = [module for module in (model, guide) if isinstance(module, nn.Module)]
+    if training.fixed and not any(p.requires_grad for module in both for p in module.parameters()):
+        raise StructureError(f"with {', '.join(training.fixed)} fixed nothing is left to train: fix less")
 
 
 def _begin_with_vectors(model: nn.Module, guide: nn.Module | None, corpus: Corpus, training: Training) -> None:
@@ -45,6 +48,8 @@ def _part(name: str, model: nn.Module, guide: nn.Module | None) -> nn.Module:
     """The module that `model.prior` or `guide.encoder` names."""
     owner, _, path = name.partition(".")
     module = {"model": model, "guide": guide}.get(owner)
+    if owner == "guide" and guide is None:
+        raise StructureError(f"'{name}': there is no guide")
     if not isinstance(module, nn.Module):
         raise StructureError(f"'{name}' names no part: give model or guide, a dot and the part, as in model.prior")
     try:

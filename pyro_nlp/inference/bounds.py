@@ -133,7 +133,7 @@ class ELBO(Bound):
             if not objective.estimators[name].sampled:
                 continue
             # what depends on the draw: all but a KL of its own in closed form, which has its gradient already
-            scope, log_q = terms.scope, site.score
+            scope = terms.scope
             by_word = getattr(objective.estimators[name], "per", "site") == "word"
             parts = [-value for value in terms.observed.values()]
             for other, kl in shaped.items():
@@ -148,7 +148,9 @@ class ELBO(Bound):
             if by_word:
                 log_q, cost_of_words = site.by_word()
                 # of this word and the ones after it
-                signal = signal + paid[name] * cost_of_words.detach().flip(0).cumsum(0).flip(0)
+                signal = signal + paid[name] * cost_of_words.flip(0).cumsum(0).flip(0)
+            else:
+                log_q = site.score
             surrogate = objective.surrogate(name, log_q, _leave_one_out(signal, -1 - scope.plates), batch)
             surrogate = surrogate.sum(0) if by_word else scope.expect(surrogate)
             value = value + surrogate.expand_as(cost).mean()

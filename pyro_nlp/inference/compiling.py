@@ -14,12 +14,13 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import Batch, CountBatch, PairBatch, TextBatch, VectorBatch
+from pyro_nlp.distributions import Written
 from pyro_nlp.inference.baselines import LeaveOneOut
 from pyro_nlp.inference.divergence import KL
 from pyro_nlp.inference.estimators import Estimator, Marginalize, Relax, ScoreFunction
 from pyro_nlp.inference.pyro_bounds import PyroELBO
 from pyro_nlp.inference.sites import Scope, Site, SiteTerms, StructureError, exact_kl, is_latent
-from pyro_nlp.inference.support import LIMIT, one_hot
+from pyro_nlp.inference.support import LIMIT, base, one_hot
 from pyro_nlp.inference.terms import collect, not_finite, trace_guide, trace_model
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def refuse(objective: Objective, batch: Batch) -> None:
         raise StructureError(f"{bound!r} draws nothing: particles is at least 1")
     for name, latent in objective.latents.items():
         _refuse_kl(objective, name, latent)
+        _refuse_lengths(name, latent)
     if objective.marginal and objective.guide is not None:
         _refuse_consumers(objective, batch)
     reason = bound.refuse(objective)
@@ -196,6 +198,23 @@ def refuse(objective: Objective, batch: Batch) -> None:
             objective.steps_per_epoch = None
             objective.train(training)
             objective.last = None
+
+
+def _refuse_lengths(name: str, latent: Latent) -> None:
+    """Model and guide must agree on how long a latent sequence may be."""
+    if latent.pair is None:
+        return
+    q, p = base(latent.pair.q), base(latent.pair.p)
+    if not isinstance(q, Written) or not isinstance(p, Written):
+        return
+    if q.lengths is None or p.lengths is None:
+        same = q.lengths is p.lengths
+    else:
+        same = torch.equal(q.lengths, p.lengths)
+    if not same or q.longest != p.longest:
+        raise StructureError(
+            f"site '{name}': model and guide give its sequences other lengths: give both the same ratio and longest"
+        )
 
 
 def _refuse_kl(objective: Objective, name: str, latent: Latent) -> None:

@@ -26,7 +26,7 @@ from pyro_nlp.distributions import Written
 from pyro_nlp.inference import relaxation
 from pyro_nlp.inference.baselines import Baseline
 from pyro_nlp.inference.schedules import Now, Schedule
-from pyro_nlp.inference.sites import Drawn
+from pyro_nlp.inference.sites import Drawn, StructureError
 from pyro_nlp.inference.support import (
     LIMIT,
     base,
@@ -126,6 +126,12 @@ class Pathwise(Estimator):
 # ---- sums -----------------------------------------------------------------------------------------------------
 
 
+def _refuse_long(q: TorchDistribution, what: str) -> None:
+    """A batch may have longer sequences than the one that was looked at."""
+    if isinstance(base(q), Written) and (reason := _infinite(q, what)):
+        raise StructureError(reason)
+
+
 def _infinite(q: TorchDistribution, what: str) -> str | None:
     size = configurations(q)
     if size is not None and isinstance(base(q), Written) and size > LIMIT:
@@ -155,6 +161,7 @@ class Enumerate(Estimator):
         return configurations(q) or 1
 
     def draw(self, q: TorchDistribution, now: Now) -> Drawn | None:
+        _refuse_long(q, "Enumerate")
         values = _each(support(q), q)
         return Drawn(values, q.log_prob(values).exp())
 
@@ -213,6 +220,7 @@ class Subset(Estimator):
         return self.k + (self.choose == "top")
 
     def draw(self, q: TorchDistribution, now: Now) -> Drawn | None:
+        _refuse_long(q, "Subset")
         values = support(q)
         log_q = q.log_prob(_each(values, q)).movedim(0, -1)  # [*batch, K]
         if self.k >= len(values):  # a batch of shorter texts than the one that was looked at
@@ -405,8 +413,8 @@ class Relax(Estimator):
 
     def draw(self, q: TorchDistribution, now: Now) -> Drawn | None:
         temperature = now(self.temperature)
-        if isinstance(q, Written):
-            return Drawn(q.relaxed(lambda log_p: self._point(relaxation.sample(log_p, temperature))))
+        if isinstance(base(q), Written):
+            return Drawn(base(q).relaxed(lambda log_p: self._point(relaxation.sample(log_p, temperature))))
         log_y = relaxation.sample(parameter(q), temperature)
         value = self._point(log_y)
         if self.kl == "categorical":

@@ -193,6 +193,8 @@ class Loop:
         batch = self.corpus.train.batch(shard(rows, self.rank, self.world)).to(self.device)
         rate = at(self.training.word_dropout, int(self.objective.step), self.objective.steps_per_epoch)
         if rate and isinstance(batch, PairBatch):
+            if getattr(self.objective.model, "foretells", "") == "first":
+                return batch.replace(first=drop_words(batch.first, rate))
             return batch.replace(second=drop_words(batch.second, rate))
         return drop_words(batch, rate) if rate and isinstance(batch, TextBatch) else batch
 

@@ -242,11 +242,13 @@ class SiteTerms:
 
     def by_word(self) -> tuple[Tensor, Tensor]:
         """Of a `Written`, what the score function needs of every word given those before: log q without any scale, and
-        log q - log p, both `[words, particles, documents]`."""
+        log q - log p, detached, both `[words, particles, documents]`."""
         assert isinstance(self.q, Written) and isinstance(self.p, Written)
-        log_q, log_p = (fn.log_prob_by_word(self.value).movedim(-1, 0) for fn in (self.q, self.p))
-        score = self.scope.by_cell(log_q, self.guide, scaled=False)
-        return score, self.scope.by_cell(log_q, self.guide) - self.scope.by_cell(log_p, self.model)
+        log_q = self.q.log_prob_by_word(self.value).movedim(-1, 0)
+        with torch.no_grad():
+            log_p = self.p.log_prob_by_word(self.value).movedim(-1, 0)
+        cost = self.scope.by_cell(log_q.detach(), self.guide) - self.scope.by_cell(log_p, self.model)
+        return self.scope.by_cell(log_q, self.guide, scaled=False), cost
 
     @cached_property
     def log_p_by_cell(self) -> Tensor:

@@ -124,7 +124,7 @@ class Training:
         keep_vectors: do not train those embeddings on: words without a vector keep what they began with.
         start: parts that begin with the parameters of another run's model, as in `{model.prior: runs/lm}`; the run has
             the same vocabulary.
-        fixed: parts that are not trained, as in `[model.prior]`.
+        fixed: parts that are not trained, as in `[model.prior]`; they stay so, and their dropout is that of training.
         log_every: steps between rows of metrics.jsonl.
         checkpoint_minutes: longest time without a checkpoint; one is also written after every epoch and on Ctrl-C.
     """
@@ -149,6 +149,8 @@ class Training:
             raise ValueError("Training: epochs, batch_size and log_every must be at least 1")
         if self.precision not in ("float32", "bf16", "auto"):
             raise ValueError(f"Training: precision is 'float32', 'bf16' or 'auto', not {self.precision!r}")
+        if isinstance(self.fixed, str):  # type: ignore[unreachable]
+            raise ValueError(f"Training: fixed is a list of parts: ({self.fixed!r},)")
         if self.keep_vectors and self.vectors is None:
             raise ValueError("Training: keep_vectors keeps the word vectors of a file: give it as vectors")
 

@@ -51,7 +51,8 @@ class LSTMEncoder(StateEncoder):
         pooling: `last` state (Bowman et al. 2016), or `mean` or `max` over the real positions (Long et al. 2019).
         dropout: rate on word vectors, and between layers.
         layers: recurrent layers.
-        bidirectional: read from right to left too, by a network of its own; a state is both, `2 width` wide.
+        bidirectional: read from right to left too, by a network of its own; a state is both, `2 width` wide. Not with
+            the `last` state.
     """
 
     cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM
@@ -67,6 +68,11 @@ class LSTMEncoder(StateEncoder):
         bidirectional: bool = False,
     ) -> None:
         super().__init__()
+        if bidirectional and pooling == "last":
+            raise ValueError(
+                f"{type(self).__name__}: what reads from right to left has read a single word at the last one: with "
+                "bidirectional use pooling='mean' or 'max'"
+            )
         self.embedding, self.width, self.pooling = embedding, width * (1 + bidirectional), pooling
         self.words = word_vectors(vocabulary, embedding)
         between = dropout if layers > 1 else 0.0

@@ -40,22 +40,18 @@ class LanguageModel(nn.Module, Writer):
         return found
 
     def score(self, inputs: Tensor, words: Tensor, ends: Ends) -> Tensor:
-        """As the default, without holding the vocabulary's logits: what cannot stand there is taken off afterwards."""
+        """As the default, without holding the vocabulary's logits: what cannot stand there has a bias out of reach."""
         hidden = self.decoder(self._no_code(*inputs.shape[:-1]), inputs)
-        words = words.expand(hidden.shape[:-1])
-        weight, bias = self.head.weight, self.head.bias
-        rows = hidden.flatten(0, -2)
-        log_p = target_log_prob(rows, weight, bias, words.flatten()).view(words.shape)
-        # of the normaliser's words, the ones that are not allowed
-        barred = torch.tensor([PAD, BOS, EOS], device=words.device)
-        logits = nn.functional.linear(hidden, weight[barred], bias[barred]).float()
-        own = (hidden * weight[words]).sum(-1).float() + bias[words]
-        share = (logits - (own - log_p)[..., None]).exp()
-        beyond = share[..., 0] + share[..., 1] + torch.where(ends.may, 0.0, share[..., 2])
-        log_p = log_p - torch.log1p(-beyond.clamp(max=1 - 1e-6))
-        end = words == EOS
-        log_p = torch.where(ends.must, torch.where(end, 0.0, OUT_OF_REACH), log_p)
-        return log_p.masked_fill(end & ~ends.may, OUT_OF_REACH)
+        shape = torch.broadcast_shapes(hidden.shape[:-1], words.shape, ends.may.shape, ends.must.shape)
+        states, ids = hidden.expand(*shape, -1).flatten(0, -2), words.expand(shape).flatten()
+        may, must = (flag.expand(shape).flatten() for flag in ends)
+        log_p = torch.where(ids == EOS, 0.0, OUT_OF_REACH)  # of ends that are certain
+        for ending, barred in ((False, [PAD, BOS, EOS]), (True, [PAD, BOS])):
+            rows = (~must & (may == ending) & (ids != PAD)).nonzero().squeeze(-1)
+            if len(rows):
+                bias = self.head.bias.index_fill(0, torch.tensor(barred, device=ids.device), OUT_OF_REACH)
+                log_p = log_p.index_copy(0, rows, target_log_prob(states[rows], self.head.weight, bias, ids[rows]))
+        return log_p.view(shape)
 
     def begin(self, left: torch.Size) -> Any:
         return self.decoder.start(self._no_code(left.numel()))

@@ -80,12 +80,13 @@ def test_a_length_that_does_not_fit_is_refused(lengths: Tensor) -> None:
         Written(Bigrams(), 2, LONGEST, lengths)
 
 
-def test_a_language_model_scores_without_its_whole_vocabulary() -> None:
+@pytest.mark.parametrize("end", [1.5, 18.0], ids=["ends may come", "ends are next to certain"])
+def test_a_language_model_scores_without_its_whole_vocabulary(end: float) -> None:
     """As the default does with it: what may not stand there is taken off the normaliser."""
     torch.manual_seed(0)
     writer = LanguageModel(LSTMDecoder(WORDS, 0, 5, 5), WORDS)
     with torch.no_grad():
-        writer.head.bias[EOS] += 1.5
+        writer.head.bias[EOS] += end
     each = torch.tensor(sequences())[:, None].expand(-1, 2, -1)
     for lengths in (None, torch.tensor([1, 2])):
         fn = Written(writer, 2, LONGEST, lengths)
@@ -105,3 +106,17 @@ def test_a_language_model_scores_without_its_whole_vocabulary() -> None:
             )
         )
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_in_half_precision_what_is_left_out_does_not_drown_what_is_left() -> None:
+    torch.manual_seed(0)
+    writer = LanguageModel(LSTMDecoder(WORDS, 0, 5, 5), WORDS)
+    with torch.no_grad():
+        writer.head.bias[EOS] += 8.0
+    each = torch.tensor(sequences())[:, None].expand(-1, 2, -1)
+    fn = Written(writer, 2, LONGEST, torch.tensor([1, 2]))
+    whole = fn.log_prob(each)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = fn.log_prob(each)
+    reached = whole > OUT_OF_REACH / 2
+    torch.testing.assert_close(half[reached], whole[reached], atol=0.05, rtol=0)

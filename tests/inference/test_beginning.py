@@ -90,6 +90,10 @@ def test_what_cannot_be_a_beginning_is_refused_by_name(corpus: GoogleCompression
     refused(
         StructureError, "'model.first' is no part of SentenceCompression; it has model.prior,", fixed=("model.first",)
     )
+    refused(StructureError, "with model, guide fixed nothing is left to train", fixed=("model", "guide"))
+    model, guide = programs(corpus)
+    with pytest.raises(ValueError, match="fixed is a list of parts"):
+        Training(fixed="model.prior")  # type: ignore[arg-type]
     refused(StructureError, "'prior' names no part: give model or guide, a dot", fixed=("prior",))
     refused(RunError, "there is no run folder nowhere", start={"model.prior": "nowhere"})
     refused(

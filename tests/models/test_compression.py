@@ -170,6 +170,29 @@ def test_the_guide_learns_from_what_is_known_by_the_auxiliary_loss() -> None:
         replace(strategy, auxiliary=(KnownSequences(site="z"),)).compile(model, guide, batch)
 
 
+def test_model_and_guide_of_other_lengths_are_refused() -> None:
+    batch = whole(pairs([-1, -1, -1]))
+    model, _ = programs(1.0)
+    for ratio in (0.25, None):
+        _, guide = programs(ratio)
+        with pytest.raises(
+            ValueError, match="'c': model and guide give its sequences other lengths: give both the same"
+        ):
+            STRATEGIES["RLOO"].compile(model, guide, batch)
+
+
+def test_a_baseline_reads_the_text_that_is_foretold() -> None:
+    model, guide = programs()
+    batch = whole(pairs([-1, -1, -1]))
+    objective = Strategy(discrete=ScoreFunction(Neural(reads="first"))).compile(model, guide, batch)
+    guess = objective.state["c"]
+    torch.nn.init.normal_(guess.each.weight)
+    other = batch.replace(second=batch.second.replace(targets=batch.second.targets.roll(1, 0)))
+    assert torch.equal(guess(other), guess(batch))
+    moved = batch.replace(first=batch.first.replace(targets=batch.first.targets + 1))
+    assert not torch.equal(guess(moved), guess(batch))
+
+
 def test_validation_judges_the_guide_by_what_is_known_there() -> None:
     """The sequences of a validation split are judged at their own lengths, and are not given to the guide."""
     model, guide = programs()
