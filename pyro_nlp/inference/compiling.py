@@ -207,10 +207,7 @@ def _refuse_lengths(name: str, latent: Latent) -> None:
     q, p = base(latent.pair.q), base(latent.pair.p)
     if not isinstance(q, Written) or not isinstance(p, Written):
         return
-    if q.lengths is None or p.lengths is None:
-        same = q.lengths is p.lengths
-    else:
-        same = torch.equal(q.lengths, p.lengths)
+    same = q.lengths is p.lengths if q.lengths is None or p.lengths is None else torch.equal(q.lengths, p.lengths)
     if not same or q.longest != p.longest:
         raise StructureError(
             f"site '{name}': model and guide give its sequences other lengths: give both the same ratio and longest"
