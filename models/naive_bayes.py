@@ -76,8 +76,17 @@ class NaiveBayes(PyroModule):
         """Set all probabilities to those of a labelled split: smoothed shares of words, shares of classes.
 
         A class without a document gets one.
+
+        Raises:
+            ValueError: no document has a label, or one has a label beyond the classes.
         """
         labels = np.full(len(split), -1) if split.labels is None else split.labels
+        if not (labels >= 0).any():
+            raise ValueError("NaiveBayes.estimate: no document has a label; give a labelled split")
+        if labels.max() >= self.classes:
+            raise ValueError(
+                f"NaiveBayes.estimate: found the label {labels.max()}, expected less than the {self.classes} classes"
+            )
         vocabulary = self.head.out_features
         counts = np.zeros((self.classes, vocabulary))
         of_word = np.repeat(labels, split.lengths - 1)

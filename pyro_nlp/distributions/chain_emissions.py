@@ -77,7 +77,8 @@ class FactoredEmission:
         """log sum_word exp(score) of every state, `[K]`."""
         if len(self.vectors) * self.words <= _PIECE or _second_derivatives.get():
             return _scores(self.vectors, self.of_words, self.bias).logsumexp(1)
-        found: Tensor = _Normalisers.apply(self.vectors, self.of_words, self.bias)
+        with torch.autocast(self.vectors.device.type, enabled=False):  # its backward pass runs outside autocast
+            found: Tensor = _Normalisers.apply(*map(_full, (self.vectors, self.of_words, self.bias)))
         return found
 
 

@@ -333,3 +333,12 @@ def test_known_labels_has_nothing_to_teach_where_the_class_is_summed_out() -> No
     guide = CategoricalGuide(VOCABULARY, CLASSES, pooled, supervision=0.5)
     with pytest.raises(StructureError, match="'c' is summed out in the model, and the guide learns nothing of it"):
         Strategy(discrete=Marginalize(), auxiliary=(KnownLabels(),)).compile(model, guide, some())
+
+
+def test_naive_bayes_refuses_a_split_it_cannot_learn_from() -> None:
+    model = NaiveBayes(VOCABULARY, 2)
+    sentences = [[4, 5], [6]]
+    with pytest.raises(ValueError, match="no document has a label; give a labelled split"):
+        model.estimate(TextSplit.from_sentences(sentences))
+    with pytest.raises(ValueError, match="found the label 2, expected less than the 2 classes"):
+        model.estimate(TextSplit.from_sentences(sentences, np.array([0, 2])))

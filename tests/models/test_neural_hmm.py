@@ -17,6 +17,7 @@ from pyro_nlp.data import TextBatch, Treebank
 from pyro_nlp.data.batches import EOS
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.vocabulary import SPECIAL, Vocabulary
+from pyro_nlp.distributions import chain_emissions
 from pyro_nlp.distributions.labelled import _uniform, seen_tags
 from pyro_nlp.inference import terms
 from pyro_nlp.models.hmm import HMM, EnumeratedHMM
@@ -282,3 +283,19 @@ def test_emissions_by_letters_that_no_one_has_told_the_words_say_what_to_do() ->
         meet_corpus(Sentences(), model)
     with pytest.raises(ValueError, match="2 words to spell, and a vocabulary of 30"):
         model.emissions.words.spell(["a", "b"])  # type: ignore[union-attr,operator]
+
+
+def test_a_table_made_in_pieces_has_gradients_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its backward pass runs outside autocast."""
+    found = {}
+    for name, limit, half in (("whole", 10**9, False), ("pieces", 1, True)):
+        monkeypatch.setattr(chain_emissions, "_PIECE", limit)
+        torch.manual_seed(0)
+        vectors, words = (torch.randn(n, 4, requires_grad=True) for n in (3, 20))
+        bias = torch.randn(20, requires_grad=True)
+        ids = torch.arange(6).view(2, 3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            states = vectors.to(torch.bfloat16) if half else vectors
+            total = chain_emissions.FactoredEmission(states, words, bias).look_up(ids).sum()
+        found[name] = torch.cat([g.flatten() for g in torch.autograd.grad(total, [vectors, words, bias])])
+    assert torch.nn.functional.cosine_similarity(found["whole"], found["pieces"], dim=0) > 0.999
