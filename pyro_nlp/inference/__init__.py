@@ -19,6 +19,7 @@ from pyro_nlp.inference.estimators import (
 )
 from pyro_nlp.inference.fit import Run, fit
 from pyro_nlp.inference.folder import RunError, RunFolder
+from pyro_nlp.inference.known_tags import KnownTags
 from pyro_nlp.inference.loop import Interrupted, NumericalError
 from pyro_nlp.inference.pyro_bounds import PyroELBO
 from pyro_nlp.inference.schedules import (
