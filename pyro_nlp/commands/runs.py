@@ -14,12 +14,15 @@ from pyro_nlp.commands.options import printed_config
 from pyro_nlp.commands.output import OUT
 from pyro_nlp.data.compression import CompressionCorpus
 from pyro_nlp.data.counts import CountCorpus
+from pyro_nlp.data.parsed_trees import TreeSplit
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.evaluation import (
     classify,
     evaluate,
     evaluate_answers,
+    evaluate_parses,
     evaluate_topics,
+    induces_trees,
     is_compressor,
     is_topic_model,
     judges_answers,
@@ -129,6 +132,9 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         classes = classify(
             run.model, run.guide, split, names=named, samples=min(options.samples, DRAWS), seed=options.seed
         )
+    trees = None
+    if isinstance(split, TreeSplit) and induces_trees(run.model, split):
+        trees = evaluate_parses(run.model, run.guide, split, seed=options.seed)
     compressions, guide = None, run.guide
     if isinstance(loaded.corpus, CompressionCorpus) and guide is not None and is_compressor(run.model, guide, split):
         compressions = report_compressions(run.model, guide, loaded.corpus, options.split, precision=options.precision)
@@ -139,7 +145,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         "precision": options.precision,
     }
     if options.json:
-        parts = {"topics": topics, "answers": answers, "classes": classes, "compressions": compressions}
+        parts = {"topics": topics, "answers": answers, "classes": classes, "trees": trees, "compressions": compressions}
         more = {name: part.as_dict() for name, part in parts.items() if part is not None}
         print(json.dumps({"run": str(options.run_folder), "protocol": protocol} | found.as_dict() | more, indent=2))
         return
@@ -150,6 +156,8 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         OUT.print(answers.table(f"answers, {options.split} split; 95 % intervals over questions"), markup=False)
     if classes is not None:
         OUT.print(classes.table(f"classes, {options.split} split; 95 % intervals over documents"), markup=False)
+    if trees is not None:
+        OUT.print(trees.table(f"trees, {options.split} split; 95 % intervals over sentences"), markup=False)
     if compressions is not None:
         OUT.print(compressions.table(f"compressions by beam search, {options.split} split"), markup=False)
     if run.guide is not None and isinstance(split, TextSplit):

@@ -95,6 +95,7 @@ from pyro_nlp.evaluation.parsing import (
     right_branching,
     score_parses,
 )
+from pyro_nlp.evaluation.parsing_report import ParsingEvaluation, evaluate_parses, induces_trees
 from pyro_nlp.evaluation.posterior import mcmc_to_arviz, posterior_to_arviz
 from pyro_nlp.evaluation.ranking import (
     Interval,
@@ -174,6 +175,7 @@ __all__ = [
     "NoDensityError",
     "NutsPosterior",
     "PairedInterval",
+    "ParsingEvaluation",
     "ParsingScores",
     "Posteriors",
     "PredictiveCheck",
@@ -218,6 +220,7 @@ __all__ = [
     "evaluate",
     "evaluate_answers",
     "evaluate_compressions",
+    "evaluate_parses",
     "evaluate_topics",
     "exact_gradient",
     "fit_logistic",
@@ -228,6 +231,7 @@ __all__ = [
     "importance_diagnostics",
     "importance_nll",
     "impute",
+    "induces_trees",
     "inference_gaps",
     "interpolant_perplexity",
     "interpolate",

@@ -15,16 +15,28 @@ import torch
 
 from pyro_nlp.data import EOS, PAD, ParsedTrees, TextBatch
 from pyro_nlp.data.batches import BOS
-from pyro_nlp.evaluation import codes, elbo_terms, importance_nll, impute, parses, perplexity, sample_prior
+from pyro_nlp.evaluation import (
+    codes,
+    elbo_terms,
+    importance_nll,
+    impute,
+    left_branching,
+    parses,
+    perplexity,
+    sample_prior,
+    score_parses,
+)
+from pyro_nlp.evaluation.parsing_report import PLAIN
 from pyro_nlp.guides.gaussian import GaussianGuide
 from pyro_nlp.inference import ELBO, IWAE, Adam, Strategy, Training, fit, terms
 from pyro_nlp.models.compound_pcfg import CompoundPCFG, NeuralPCFG
 from pyro_nlp.nn import LSTMEncoder
+from pyro_nlp.recipe import open_run
 from tests.cli.commands import CommandLine
 from tests.tiny import WIDTH
 
 LATENT = 3
-encoder = partial(LSTMEncoder, embedding=WIDTH, width=WIDTH, pooling="max")
+encoder = partial(LSTMEncoder, embedding=WIDTH, width=WIDTH, bidirectional=True, pooling="max")
 DETERMINERS, NOUNS, VERBS = ("the", "a"), ("dog", "cat", "bird"), ("sees", "hears")
 
 
@@ -209,5 +221,14 @@ def test_the_recipe_checks_trains_evaluates_and_writes(name: str, folder: Path, 
     cli("train", name, *sizes, "--out", name, cwd=folder).worked()
     found = json.loads(cli("evaluate", name, "--samples", "5", "--json", cwd=folder).worked())
     assert 1 < found["perplexity"] < 100 and ("z" in found["latents"]) == (name == "compound_pcfg")
+    run, recipe = open_run(folder / name)
+    split: Any = recipe.corpus.test
+    lengths = (split.lengths - 1).tolist()
+    trees = found["trees"]
+    assert trees["grammar"]["f1"] == score_parses(parses(run.model, run.guide, split), split.gold, lengths).f1
+    assert trees["left branching"]["f1"] == score_parses([left_branching(n) for n in lengths], split.gold, lengths).f1
+    assert trees["best binary trees"]["f1"] >= max(trees[plain]["f1"] for plain in PLAIN)
+    printed = cli("evaluate", name, "--samples", "5", cwd=folder).worked()
+    assert all(f"sentence F1 of {plain}" in printed for plain in PLAIN) and "over right branching" in printed
     written = json.loads(cli("generate", name, "--json", cwd=folder).worked())
     assert len(written["samples"]) == 5 and all(len(line.split()) >= 2 for line in written["samples"])
