@@ -83,6 +83,19 @@ def test_four_fifths_of_sst_stand_in_polarity(published: Published) -> None:
     assert len(polarity.train.take(rows)) == len(rows)
 
 
+def test_sst_cuts_sentences_of_polarity_in_two(published: Published) -> None:
+    sst, polarity = SST(published("sst")), Polarity(published("polarity"))
+    train = polarity.texts["train"]
+    for parts, removed in ((3, 1_293), (4, 1_285), (5, 1_282)):
+        rows, found = without(train, sst.texts["test"], parts)
+        assert found == removed and len(rows) == len(train) - removed
+    cut = without(train, sst.texts["test"], 4)[0]
+    lost = set(without(train, sst.texts["test"])[0].tolist()) - set(cut.tolist())
+    assert "the ending is a cop-out . what happens to john q ? i don't have an i am sam clue ." in {
+        train[row] for row in lost
+    }
+
+
 @pytest.mark.parametrize(
     "other",
     ["a Film , n't it", "a film, n ' t it", 'A film "n\'t" it ...', "à film n't it"],
@@ -90,6 +103,35 @@ def test_four_fifths_of_sst_stand_in_polarity(published: Published) -> None:
 def test_a_sentence_is_the_same_however_it_was_tokenised(other: str) -> None:
     assert normalised("a film n't it") == normalised(other)
     assert without([other, "another film"], ["a film n't it ."])[0].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "words", "shared"),
+    [
+        ("Dull . No film for you .", "no film for you", 4, True),
+        ("Dull . No film for you .", "no film for you", 5, False),
+        ("Dull . No film for you .", "no film for yo", 4, False),
+        ("Dull . No film for you .", "o film for you", 4, False),
+        ("the century's worst film . truly", "The century 's worst film !", 4, True),
+        ("you and me", "it is for you and me .", 3, True),
+        ("you and me", "it is for you . and me .", 3, True),
+        ("bad . bad", "bad", 1, True),
+        ("...", "a . . . film", 1, False),
+        ("no film", "for you", 1, False),
+    ],
+)
+def test_a_part_is_a_run_of_whole_words_long_enough(text: str, part: str, words: int, shared: bool) -> None:
+    for train, test in ((text, part), (part, text)):
+        rows, removed = without([train, "another film"], [test], words)
+        assert removed == shared and rows.tolist() == ([1] if shared else [0, 1])
+
+
+def test_parts_do_not_run_over_from_one_text_into_the_next() -> None:
+    assert without(["a film", "for you"], ["a film for you", "nothing else"], 2)[1] == 2
+    assert without(["a film for you"], ["you there", "a film for"], 2)[1] == 1
+    assert without(["x a film", "for you x"], ["a film for you"], 2)[1] == 0
+    with pytest.raises(ValueError, match="parts is 0; give the least number of words that a part has, or None"):
+        without(["a"], ["b"], 0)
 
 
 def test_a_sentence_of_marks_alone_is_not_every_other() -> None:
