@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import classifiers, semi_supervised
 from benchmarks.rows import read
-from pyro_nlp.data import LabelledLines, class_counts
+from pyro_nlp.data import LabelledLines, TextSplit, class_counts
 from tests import tiny  # noqa: F401 (PyTorch's first optimiser sets an environment variable)
 
 pytest.importorskip("sklearn.linear_model")  # so does its import
@@ -40,21 +40,22 @@ def test_a_size_is_sentences_of_each_class_chosen_by_the_seed(toy: LabelledLines
 
 
 def test_a_row_is_trained_once_and_comes_into_the_tables(toy: LabelledLines, tmp_path: Path) -> None:
-    for name in ("naive Bayes", "logistic"):
+    for name in ("naive Bayes", "logistic, words", "logistic, pairs"):
         for size in (10, 0):
             classifiers.finish("sst", name, size, 0)
     files = sorted((tmp_path / "results" / "sst").glob("*.json"))
-    assert len(files) == 4
+    assert len(files) == 6
     before = files[0].stat().st_mtime_ns
-    classifiers.finish("sst", "logistic", 10, 0)
+    classifiers.finish("sst", "logistic, pairs", 10, 0)
     assert files[0].stat().st_mtime_ns == before
     found = read(classifiers.file("sst", "naive Bayes", 0, 0))
-    assert found["accuracy"] == 100 and found["sentences"] == len(toy.train) and "AUROC of likelihood" in found
+    assert found["accuracy"] == 100 and found["sentences"] == len(toy.train) and "AUROC of known words" in found
+    assert found["unknown in test"] == found["unknown in the others"] == 0
     rows = list(classifiers.rows())
-    paired = [row for row in rows if "| naive Bayes minus logistic | 10 a class" in row["measure"]]
+    paired = [row for row in rows if "| naive Bayes minus logistic, words | 10 a class" in row["measure"]]
     assert len(paired) == 1 and paired[0]["protocol"] == "seeds 0"
     table = classifiers.markdown(rows)
-    assert "### sst, accuracy (%)" in table and "### out of domain, AUROC (%)" in table and "| logistic |" in table
+    assert "### sst, accuracy (%)" in table and "### out of domain" in table and "| logistic, pairs |" in table
 
 
 def test_labels_are_seen_by_the_guide_and_the_baseline_alike(toy: LabelledLines) -> None:
@@ -67,3 +68,25 @@ def test_labels_are_seen_by_the_guide_and_the_baseline_alike(toy: LabelledLines)
     assert found["labels"] == len(rows) == read(semi_supervised.file("sst", "naive Bayes", 50, 0))["labels"]
     assert {"guide", "Bayes", "NLL"} <= found.keys()
     assert "| M2, enumerate |" in semi_supervised.markdown(list(semi_supervised.rows()))
+
+
+def test_a_small_training_set_is_read_without_copies_in_batches_of_a_quarter(toy: LabelledLines) -> None:
+    for sentences, passes, batch in ((20, 50, 5), (60, 17, 15), (999, 2, 32), (1000, 1, 32), (3, 334, 1)):
+        training = classifiers.network("LSTM", 9, 2, sentences)[1]
+        assert (training.epochs, training.batch_size) == (15 * passes, batch)
+        assert training.plateau is not None and training.plateau.patience == passes
+    _, epochs = classifiers.trained("CNN", classifiers.part_of(toy, 10, 0), 0)
+    assert 2 <= epochs <= 15
+
+
+def test_logistic_regression_reads_the_counts_that_naive_bayes_reads(toy: LabelledLines) -> None:
+    part = classifiers.part_of(toy, 10, 0)
+    assert isinstance(part.test, TextSplit)
+    sentence = part.test.words(0)
+    twice = TextSplit.from_sentences([sentence, [*sentence, *sentence]])
+    words = classifiers.logistic(part, {"test": twice}, False)["test"].log_probability
+    assert abs(words[0, 0] - words[1, 0]) > 0.01  # presence alone would not tell them apart
+    orders = TextSplit.from_sentences([sentence, sentence[::-1]])
+    words, pairs = (classifiers.logistic(part, {"test": orders}, of)["test"].log_probability for of in (False, True))
+    np.testing.assert_allclose(words[0], words[1], rtol=1e-6)
+    assert abs(pairs[0, 0] - pairs[1, 0]) > 0.01

@@ -31,7 +31,7 @@ from pyro_nlp.evaluation import (
     posteriors,
     report_compressions,
 )
-from pyro_nlp.evaluation.classification import DRAWS
+from pyro_nlp.evaluation.classifying import DRAWS
 from pyro_nlp.inference import Interrupted, Run, RunFolder, fit
 from pyro_nlp.recipe_errors import RecipeError
 from pyro_nlp.recipe_strategies import find_strategy

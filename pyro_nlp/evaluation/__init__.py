@@ -13,13 +13,14 @@ from pyro_nlp.evaluation.calibration import (
     simulation_based_calibration,
 )
 from pyro_nlp.evaluation.candidates import Candidates, read_candidates
-from pyro_nlp.evaluation.classification import Classification, classify, judges_classes
+from pyro_nlp.evaluation.classification import Classification
 from pyro_nlp.evaluation.classification_pairs import (
     ClassificationDifference,
     auroc,
     compare_classifications,
     out_of_domain,
 )
+from pyro_nlp.evaluation.classifying import classify, judges_classes, unknown_words
 from pyro_nlp.evaluation.clustering import many_to_one, v_measure
 from pyro_nlp.evaluation.collapse import (
     MutualInformation,
@@ -298,6 +299,7 @@ __all__ = [
     "topics_used",
     "training_history",
     "traverse",
+    "unknown_words",
     "v_measure",
     "write_netcdf",
     "written_texts",

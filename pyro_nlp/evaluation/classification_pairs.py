@@ -76,9 +76,12 @@ def out_of_domain(
 ) -> dict[str, Interval]:
     """How well a model tells documents of its own kind from others: AUROC, with bootstrap intervals over documents.
 
-    `likelihood` ranks by log p(x) per word, of generative models only; `confidence` by the probability of the likeliest
-    class, which any classifier has (Hendrycks and Gimpel 2017, arXiv:1610.02136). 0.5 is chance. A model may find
-    foreign text likelier than its own (Nalisnick et al. 2019, arXiv:1810.09136): then it is below.
+    `likelihood` ranks by log p(x) per word, and `known words` by that of the words that are not `<unk>`, if both were
+    classified with `known_words`; of generative models only. `<unk>` is a likely word, so that the first may say no
+    more than how many there are: `unknown words` ranks by their share, few of them as a sign of the own kind.
+    `confidence` ranks by the probability of the likeliest class, which any classifier has (Hendrycks and Gimpel 2017,
+    arXiv:1610.02136). 0.5 is chance. A model may find foreign text likelier than its own (Nalisnick et al. 2019,
+    arXiv:1810.09136): then it is below.
 
     Args:
         inside: of documents of the kind that was trained on, held out.
@@ -86,13 +89,25 @@ def out_of_domain(
         resamples: of the documents of both.
         seed: of these.
     """
-    scores = {"confidence": tuple(of.log_probability.max(1) for of in (inside, outside))}
-    if inside.log_likelihood is not None and outside.log_likelihood is not None:
-        pair = ((of.log_likelihood, of.tokens) for of in (inside, outside))
-        scores = {"likelihood": tuple(found / tokens for found, tokens in pair if found is not None), **scores}
+    scores = {
+        "likelihood": tuple(_per_word(of.log_likelihood, of.tokens) for of in (inside, outside)),
+        "known words": tuple(_per_word(of.known_likelihood, of.tokens, of.unknown) for of in (inside, outside)),
+        "unknown words": tuple(None if of.unknown is None else -of.unknown / of.tokens for of in (inside, outside)),
+        "confidence": tuple(of.log_probability.max(1) for of in (inside, outside)),
+    }
     rng, found = np.random.default_rng(seed), {}
     for name, (own, other) in scores.items():
+        if own is None or other is None:
+            continue
         drawn = [auroc(rng.choice(own, len(own)), rng.choice(other, len(other))) for _ in range(resamples)]
         low, high = np.quantile(drawn, [0.025, 0.975])
         found[name] = Interval(auroc(own, other), float(low), float(high))
+    return found
+
+
+def _per_word(log_p: np.ndarray | None, tokens: np.ndarray, unknown: np.ndarray | None = None) -> np.ndarray | None:
+    """log p of a document by the number of its tokens, those left out that are not known."""
+    if log_p is None:
+        return None
+    found: np.ndarray = log_p / (tokens if unknown is None else tokens - unknown)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from scipy.stats import binomtest
 
 from pyro_nlp.cli import main
+from pyro_nlp.data.batches import UNK
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.evaluation import (
     Classification,
@@ -147,6 +149,100 @@ def test_foreign_text_is_told_by_its_likelihood_or_by_confidence() -> None:
     assert found["confidence"].mean == 1 and list(found) == ["likelihood", "confidence"]
     assert found["likelihood"].low <= found["likelihood"].mean <= found["likelihood"].high < 0.5
     assert list(out_of_domain(made([[0.9, 0.1]], [0]), other, resamples=2)) == ["confidence"]
+
+
+def with_unknown(seed: int = 0) -> TextSplit:
+    """Sentences of which about a third of the words are `<unk>`, one of them nothing else."""
+    rng = np.random.default_rng(seed)
+    texts = [np.where(rng.random(len(text)) < 0.3, UNK, text) for text in sentences(8, seed)]
+    texts[2] = np.full(3, UNK)
+    return TextSplit.from_sentences(texts, rng.integers(0, CLASSES, 8))
+
+
+def word_by_word(states: torch.Tensor, head: Any, split: TextSplit) -> torch.Tensor:
+    """log p of the known words given all before them, `[N]`, of states `[N, T, D]`."""
+    batch = whole(split)
+    log_p = head(states).log_softmax(-1).gather(-1, batch.targets[..., None])[..., 0]
+    return (log_p * (batch.mask & (batch.targets != UNK))).double().sum(-1)
+
+
+def test_known_words_alone_are_judged_given_all_before_them() -> None:
+    torch.manual_seed(0)
+    split, model = with_unknown(), sharpen(ClassLanguageModel(VOCABULARY, CLASSES, CODE, decoder))
+    plain = classify(model, None, split)
+    assert plain.known_likelihood is None
+    found = classify(model, None, split, known_words=True, batch_size=3)
+    np.testing.assert_allclose(found.log_probability, plain.log_probability, rtol=1e-5)
+    by_class = []
+    with torch.no_grad():
+        for k in range(CLASSES):
+            states = model.decoder(model.codes[k].expand(8, -1), whole(split).inputs)
+            by_class.append(word_by_word(states, model.head, split) + model.prior.log_softmax(-1)[k])
+    assert found.known_likelihood is not None
+    np.testing.assert_allclose(found.known_likelihood, torch.stack(by_class).logsumexp(0), rtol=1e-5)
+    assert found.unknown is not None
+    assert found.unknown.tolist() == [split.words(i).count(UNK) for i in range(8)]
+    assert found.unknown_share == found.unknown.sum() / (split.lengths - 1).sum()
+    nothing = TextSplit.from_sentences([[UNK, UNK]])  # but the end of sentence
+    assert classify(model, None, nothing, known_words=True).tokens[0] == 3
+    classifier = TextClassifier(VOCABULARY, CLASSES, encoder)
+    assert classify(classifier, None, split, known_words=True).known_likelihood is None
+
+
+def test_known_words_are_judged_beside_other_latents_too() -> None:
+    split, (model, guide) = with_unknown(), styled()
+    with torch.no_grad():
+        for parameter in guide.posterior.parameters():
+            parameter.mul_(0.1)
+    found = classify(model, guide, split, samples=4000, chunk=8000, known_words=True)
+    torch.manual_seed(7)
+    joint = []
+    with torch.no_grad():
+        for k in range(CLASSES):
+            parts = []
+            for _ in range(20):
+                z, c = torch.randn(1000, 8, model.latent), torch.eye(CLASSES)[k].expand(1000, 8, -1)
+                states = model.decoder(torch.cat([z, c @ model.codes], -1), whole(split).inputs)
+                batch = whole(split)
+                log_p = model.head(states).log_softmax(-1).gather(-1, batch.targets.expand(1000, -1, -1)[..., None])
+                parts.append((log_p[..., 0] * (batch.mask & (batch.targets != UNK))).double().sum(-1))
+            joint.append(torch.cat(parts).logsumexp(0) - math.log(20_000) + model.prior.log_softmax(-1)[k])
+    assert found.known_likelihood is not None
+    np.testing.assert_allclose(found.known_likelihood, torch.stack(joint).logsumexp(0), atol=0.05)
+
+
+def test_foreign_text_is_told_by_known_words_and_by_how_many_there_are() -> None:
+    own, other = (replace(made([[0.9, 0.1]] * 20, [-1] * 20, np.zeros(20)), tokens=np.full(20, 10)) for _ in "ab")
+    own = replace(own, unknown=np.zeros(20, int), known_likelihood=np.full(20, -20.0))
+    other = replace(other, unknown=np.full(20, 5), known_likelihood=np.full(20, -12.0))
+    found = out_of_domain(own, other, resamples=10)
+    assert list(found) == ["likelihood", "known words", "unknown words", "confidence"]
+    assert found["known words"].mean == 1 and found["unknown words"].mean == 1 and found["likelihood"].mean == 0.5
+    assert own.unknown_share == 0 and other.unknown_share == pytest.approx(100 / 180)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda found: found.accuracy,
+        lambda found: found.log_loss,
+        lambda found: found.majority,
+        lambda found: found.calibration(),
+        lambda found: found.intervals(),
+        lambda found: found.per_class(),
+        lambda found: found.rows(),
+        lambda found: found.as_dict(),
+        lambda found: compare_classifications(found, found),
+    ],
+)
+@pytest.mark.parametrize("labels", [None, [-1] * 12])
+def test_without_a_label_there_is_nothing_to_judge_by(ask: Any, labels: Any) -> None:
+    torch.manual_seed(0)
+    split = TextSplit.from_sentences(sentences(12, 0), labels)
+    found = classify(TextClassifier(VOCABULARY, CLASSES, encoder), None, split)
+    assert found.predicted.shape == (12,)
+    with pytest.raises(ValueError, match=r"none of the 12 documents has a label .* judge a split with labels"):
+        ask(found)
 
 
 def test_what_has_no_class_is_refused_and_what_is_not_taught_one_is_not_judged() -> None:
