@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import PairBatch
-from pyro_nlp.distributions.labelled import observe_labels
+from pyro_nlp.data.pairs import PairSplit
+from pyro_nlp.distributions.labelled import observe_labels, require_labels
 from pyro_nlp.nn import AnswerAttention, LSTMEncoder, StateEncoder
 
 
@@ -53,6 +55,10 @@ class AnswerMatcher(PyroModule):
         self.summary = None if attention else nn.Sequential(nn.Linear(self.answer.width, latent), nn.Tanh())
         self.match, self.bias = nn.Linear(latent, latent, bias=False), nn.Parameter(torch.zeros(()))
         self.dropout = nn.Dropout(dropout)
+
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse a corpus without labels."""
+        require_labels(self, corpus, PairSplit)
 
     def forward(self, batch: PairBatch) -> None:
         logits, _ = self.scores(batch)

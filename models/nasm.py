@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -11,7 +12,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import PairBatch
-from pyro_nlp.distributions.labelled import observe_labels
+from pyro_nlp.data.pairs import PairSplit
+from pyro_nlp.distributions.labelled import observe_labels, require_labels
 from pyro_nlp.nn import AnswerAttention, GaussianHead, LSTMEncoder, StateEncoder
 
 
@@ -56,6 +58,10 @@ class NASM(PyroModule):
         self.attention = AnswerAttention(latent, self.answer.width, width, latent)
         self.match, self.bias = nn.Linear(latent, latent, bias=False), nn.Parameter(torch.zeros(()))
         self.dropout = nn.Dropout(dropout)
+
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse a corpus without labels."""
+        require_labels(self, corpus, PairSplit)
 
     def forward(self, batch: PairBatch) -> None:
         loc, scale = self.reading(batch)

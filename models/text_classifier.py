@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import TextBatch
-from pyro_nlp.distributions.labelled import labels_of, observe_class
+from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.distributions.labelled import labels_of, observe_class, require_labels
 from pyro_nlp.nn import CategoricalHead, Encoder, LSTMEncoder
 
 
@@ -43,6 +45,10 @@ class TextClassifier(PyroModule):
         self.encoder = encoder(vocabulary)
         self.head = CategoricalHead(self.encoder.width, classes)
         self.dropout = nn.Dropout(dropout)
+
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse a corpus without labels."""
+        require_labels(self, corpus, TextSplit)
 
     def forward(self, batch: TextBatch) -> None:
         labels = labels_of(batch, self.classes, required=True)

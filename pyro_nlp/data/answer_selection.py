@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
@@ -10,9 +10,10 @@ from typing import Literal
 from pyro_nlp.data.files import CorpusError, locate, read_lines
 from pyro_nlp.data.pair_corpus import Pair, PairCorpus
 from pyro_nlp.data.text import Overlong
-from pyro_nlp.data.tokenise import lowered, whitespace
+from pyro_nlp.data.tokenise import lowered, treebank, whitespace
 
 _LABELS = {"0": 0, "1": 1}
+_BRACKETS = dict(zip("()[]{}", ("-lrb-", "-rrb-", "-lsb-", "-rsb-", "-lcb-", "-rcb-"), strict=True))
 
 
 class WikiQA(PairCorpus):
@@ -47,10 +48,11 @@ class WikiQA(PairCorpus):
     ):
         folder = _folder(path or "wikiqa")
         self.name = "wikiqa"
-        self.tokenise = lowered if lowercase else whitespace
+        split = lowered if lowercase else whitespace
+        self.tokenise = _lowered_treebank if lowercase else treebank
         files = [folder / f"WikiQA-{name}" for name in ("train", "dev", "test")]
         self.build(
-            (pair for split, stem in enumerate(files) for pair in self._pairs(stem, split)),
+            (pair for i, stem in enumerate(files) for pair in self._pairs(stem, i, split)),
             min_count=min_count,
             max_size=max_size,
             max_length=max_length,
@@ -59,7 +61,7 @@ class WikiQA(PairCorpus):
             where=str(folder),
         )
 
-    def _pairs(self, stem: Path, split: int) -> Iterator[Pair]:
+    def _pairs(self, stem: Path, part: int, split: Callable[[str], list[str]]) -> Iterator[Pair]:
         text, qrels = stem.with_name(f"{stem.name}.txt"), stem.with_name(f"{stem.name}.ref")
         before = ("", "")
         for line, (question, answer, label), judged in _aligned(text, qrels):
@@ -84,7 +86,7 @@ class WikiQA(PairCorpus):
                     changed = "the text of the question changes and its number does not"
                 raise CorpusError(f"{place}: {changed} ({qrels.name}: {group}); take both files from one release")
             before = (group, question)
-            yield Pair(self.tokenise(question), self.tokenise(answer), split, group, _LABELS[label], str(text), line)
+            yield Pair(split(question), split(answer), part, group, _LABELS[label], str(text), line)
 
 
 class TrecQA(PairCorpus):
@@ -126,7 +128,7 @@ class TrecQA(PairCorpus):
                 raise CorpusError(f"{name} is {given!r}; give {' or '.join(known)}")
         folder = _folder(path or "trecqa")
         self.name = f"trecqa-{test}"
-        self.tokenise = lowered
+        self.tokenise = _with_brackets
         sets = [folder / train, folder / f"{test}-dev", folder / f"{test}-test"]
         self.build(
             (pair for split, part in enumerate(sets) for pair in _sides(part, split)),
@@ -137,6 +139,15 @@ class TrecQA(PairCorpus):
             labelled=True,
             where=str(folder),
         )
+
+
+def _lowered_treebank(text: str) -> list[str]:
+    return treebank(text.lower())
+
+
+def _with_brackets(text: str) -> list[str]:
+    """Lower-cased words, brackets by their names."""
+    return [_BRACKETS.get(word, word) for word in _lowered_treebank(text)]
 
 
 def _folder(path: str) -> Path:

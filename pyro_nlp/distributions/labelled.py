@@ -14,6 +14,8 @@ from pyro.distributions import Bernoulli, Categorical, OneHotCategorical
 from torch import Tensor
 
 from pyro_nlp.data.batches import CountBatch, PairBatch, TextBatch
+from pyro_nlp.data.pairs import PairSplit
+from pyro_nlp.data.splits import TextSplit
 
 OFF_LABEL = -1e4
 """Logit of every other class: exp() of it is exactly 0, and 0 times it is not NaN, as it would be at -inf."""
@@ -63,7 +65,7 @@ def labelled(name: str, fn: OneHotCategorical, labels: Tensor | None) -> Tensor:
 
     Args:
         name: of the site.
-        fn: posterior of the unknown, batch shape `[B]`.
+        fn: posterior of the unknown, batch shape `[..., B]`.
         labels: class of each document, -1 where unknown, `[B]`; None where none is known.
     """
     if type(fn) is not OneHotCategorical:
@@ -81,7 +83,7 @@ def labelled(name: str, fn: OneHotCategorical, labels: Tensor | None) -> Tensor:
             f"site '{name}': found the label {largest}, expected less than the {classes} classes: "
             f"set classes to at least {largest + 1} in model and guide"
         )
-    pinned: Tensor = pyro.sample(name, Pinned(fn.logits, labels))
+    pinned: Tensor = pyro.sample(name, Pinned(fn.logits, labels.expand(fn.batch_shape)))
     return pinned
 
 
@@ -176,6 +178,29 @@ def labels_of(batch: TextBatch, classes: int, required: bool = False) -> Tensor:
             f"to at least {largest + 1}"
         )
     return batch.labels
+
+
+def require_labels(model: object, corpus: Any, kind: type[TextSplit | PairSplit]) -> None:
+    """Refuse to train a model that learns from labels alone on a corpus whose training split has none.
+
+    A corpus of another kind of data has another error coming, and is let pass.
+
+    Args:
+        model: what errors name.
+        corpus: what it is to be trained on.
+        kind: of split that the model is for.
+
+    Raises:
+        ValueError: no label of the training split is known.
+    """
+    if isinstance(corpus.train, kind) and (corpus.train.labels is None or not (corpus.train.labels >= 0).any()):
+        such_as = "SST or LabelledLines"
+        if issubclass(kind, PairSplit):
+            such_as = "WikiQA or TrecQA, or give every line of your PairFile a third field: 1 if right, 0 if wrong"
+        raise ValueError(
+            f"{type(model).__name__} learns from labels alone, and nothing that {corpus.called} is to train it on has "
+            f"one: choose a corpus that has, such as {such_as}"
+        )
 
 
 def observe_class(logits: Tensor, labels: Tensor) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from pyro_nlp.data.tokenise import choose_tokeniser, detokenise, whitespace, words
+from pyro_nlp.data.tokenise import choose_tokeniser, detokenise, treebank, whitespace, words
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,21 @@ def test_whitespace_changes_nothing() -> None:
 )
 def test_detokenise_prints_like_text(line: str) -> None:
     assert detokenise(words(line)).replace(" [", "[") == line
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("How are glacier caves formed?", "How are glacier caves formed ?"),
+        ('the book, "The Iron Lady: A Biography"?', "the book , `` The Iron Lady : A Biography '' ?"),
+        ('He said "no." Then (slowly) left...', "He said `` no. '' Then ( slowly ) left ..."),
+        ("It isn't Mr. Smith's, they'll say; I'd've gone.", "It is n't Mr. Smith 's , they 'll say ; I 'd 've gone ."),
+        ("$10,000 at 8:30, 50% of U.S. sales--or not", "$ 10,000 at 8:30 , 50 % of U.S. sales -- or not"),
+        ("Cannot and can't: the dogs' bowl", "Can not and ca n't : the dogs ' bowl"),
+        ("o'clock in the '70s at a well-known and/or place!", "o'clock in the '70s at a well-known and/or place !"),
+        ("", ""),
+    ],
+)
+def test_treebank_words(text: str, expected: str) -> None:
+    assert treebank(text) == expected.split()
+    assert treebank(expected) == expected.split()

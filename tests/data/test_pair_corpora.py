@@ -56,6 +56,34 @@ def test_wikiqa_has_the_published_counts(published: Published) -> None:
     assert corpus.tokenise("How are GLACIERS formed ?")[2] == "glaciers"
 
 
+def test_a_users_question_is_read_as_the_corpus_was(published: Published) -> None:
+    trec = TrecQA(published("trecqa"), train="train")
+    asked = 'Who is the author of the book, "The Iron Lady: A Biography of Margaret Thatcher"?'
+    first = Path(published("trecqa"), "train", "a.toks").read_text("utf-8").splitlines()[0]
+    assert trec.tokenise(asked) == first.split()
+    assert trec.tokenise("It's (almost) [sic].") == [
+        "it",
+        "'s",
+        "-lrb-",
+        "almost",
+        "-rrb-",
+        "-lsb-",
+        "sic",
+        "-rsb-",
+        ".",
+    ]
+    wiki = WikiQA(published("wikiqa"))
+    assert wiki.tokenise("How are glacier caves formed?") == ["how", "are", "glacier", "caves", "formed", "?"]
+    assert WikiQA(published("wikiqa"), lowercase=False).tokenise("(So?)") == ["(", "So", "?", ")"]
+    for corpus, least in ((trec, 0.98), (wiki, 0.99)):  # what was read already stays as it is
+        files = sorted(Path(published("trecqa"), "train").glob("?.toks"))
+        if corpus is wiki:
+            files = [Path(published("wikiqa"), "WikiQA-train.txt")]
+        texts = {t for file in files for line in file.read_text("utf-8").splitlines() for t in line.split("\t")[:2]}
+        same = [corpus.tokenise(text) == text.lower().split() for text in texts]
+        assert sum(same) >= least * len(same)
+
+
 def test_the_filtered_judgements_are_the_answered_questions_that_have_a_wrong_answer_too(published: Published) -> None:
     folder = Path(published("wikiqa"))
     corpus = WikiQA(str(folder))

@@ -342,3 +342,12 @@ def test_naive_bayes_refuses_a_split_it_cannot_learn_from() -> None:
         model.estimate(TextSplit.from_sentences(sentences))
     with pytest.raises(ValueError, match="found the label 2, expected less than the 2 classes"):
         model.estimate(TextSplit.from_sentences(sentences, np.array([0, 2])))
+
+
+@pytest.mark.parametrize("unknown", [None, 20])
+def test_a_classifier_does_not_train_where_no_label_is_known(unknown: int | None) -> None:
+    corpus = Separable(train=20, unknown=unknown or 0)
+    if unknown is None:
+        corpus.train = TextSplit(corpus.train.flat, corpus.train.offsets)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"TextClassifier learns from labels alone, .* such as SST or LabelledLines"):
+        fit(make("LSTM"), None, corpus, training=Training(epochs=1, device="cpu"))

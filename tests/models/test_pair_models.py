@@ -16,6 +16,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_nlp.data.batches import BOS, PAD, PairBatch
+from pyro_nlp.data.pair_files import PairFile
 from pyro_nlp.data.pairs import PairSplit
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.evaluation import elbo_terms, evaluate, gradient_check, importance_nll
@@ -34,6 +35,8 @@ from pyro_nlp.inference import (
     ScoreFunction,
     Strategy,
     Subset,
+    Training,
+    fit,
     terms,
 )
 from pyro_nlp.models.answer_matcher import AnswerMatcher
@@ -140,6 +143,22 @@ def test_a_pair_whose_label_is_unknown_says_nothing(name: str) -> None:
     unknown = batch.replace(labels=torch.full_like(batch.labels, -1))
     none = batch.replace(labels=None)
     assert (likelihood(model, guide, unknown) == 0).all() and (likelihood(model, guide, none) == 0).all()
+
+
+@pytest.mark.parametrize("labels", [None, -1])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_ranker_does_not_train_on_pairs_without_labels(name: str, labels: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "mine.tsv"
+    mark = "" if labels is None else "\t1"
+    path.write_text("".join(f"who is {i} ?\t{i} is it .{mark}\n" for i in range(60)), "utf-8")
+    corpus = PairFile(str(path), min_count=1)
+    if labels is not None:
+        assert corpus.train.labels is not None
+        corpus.train.labels.fill(labels)
+    model, guide = ANSWERS[name]()
+    kind = type(model).__name__
+    with pytest.raises(ValueError, match=rf"{kind} learns from labels alone, .* PairFile \(mine\) .* a third field: 1"):
+        fit(model, guide, corpus, training=Training(epochs=1, device="cpu"))
 
 
 def test_the_reading_of_nasm_is_one_a_question_and_draws_have_its_prior() -> None:
