@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RecipeError as error:
         return _fail(error, str(error), USAGE, debug)
     except EXPECTED as error:
-        return _fail(error, str(error), FAILED, debug)
+        return _fail(error, _said(error), FAILED, debug)
     except KeyboardInterrupt as error:
         return _fail(error, "interrupted", FAILED, debug)
     except OSError as error:
@@ -84,10 +85,15 @@ def _fail(error: BaseException, message: str, status: int, debug: bool) -> int:
     return status
 
 
+def _said(error: Exception) -> str:
+    """Without the shapes of all sites, which Pyro adds to what a model raises."""
+    return re.split(r"\n *Trace Shapes:", str(error))[0]
+
+
 def _unexpected(error: Exception) -> str:
     """What nobody foresaw, most often in a user's own class: what, and where."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}); --debug shows the traceback"
+    return f"{type(error).__name__}: {_said(error)} ({place.filename}:{place.lineno}); --debug shows the traceback"
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

@@ -53,3 +53,13 @@ def test_a_tag_set_larger_than_the_states_is_refused_before_anything_is_trained(
     said = cli("train", "neural_hmm", *SMALL, *options, cwd=trees).failed()
     assert "4 tags and the chain 3 states" in said and "(--model.states 4), or supervision to 0" in said
     assert not (trees / "run").exists()
+
+
+def test_what_a_model_refuses_at_its_first_batch_is_said_in_one_line(cli: CommandLine, trees: Path) -> None:
+    options = ("--model.states=4", "--model.supervision=1.5", "--out", "run")
+    said = cli("train", "neural_hmm", *SMALL, *options, cwd=trees).failed()
+    assert said.endswith("supervision is a share of the documents, between 0 and 1, not 1.5")
+    blocks = '--model.emissions={"class_path": "BlockEmissions", "init_args": {"blocks": 2}}'
+    said = cli("train", "neural_hmm", *SMALL[:2], blocks, "--model.states=4", "--out", "run", cwd=trees).failed()
+    assert said.endswith("and Varying is none: choose transitions that are logits [K, K]")
+    assert not (trees / "run").exists()
