@@ -1,4 +1,4 @@
-"""Hidden Markov models of thousands of states: time and memory of a training step, dense against low rank.
+"""Hidden Markov models of thousands of states: time and memory of a training step, dense, of low rank and by blocks.
 
 Protocol, fixed before looking: loss and gradient by all parameters of one batch of 16 sentences of random words
 (lengths 25..50, vocabulary 10,000), float32, one thread, no step of an optimiser.
@@ -6,8 +6,10 @@ Protocol, fixed before looking: loss and gradient by all parameters of one batch
     tables       the plain `HMM`: a table of transitions and a table of emissions
     dense        `NeuralHMM` with `WordEmissions` of width 64 and `TableTransitions`
     low rank     the same with `LowRankTransitions`; the rank is an eighth of the states, and 8 at least
+    blocks       as dense with `BlockEmissions`, 64 states a block (9 where there are 45): each word has one block of
+                 states, words dealt out by their number. It is another model, whose likelihood is not compared here
 
-The three take turns in one process: median of --rounds (a quarter as many above 1,000 states), and the ratio to `dense`
+The four take turns in one process: median of --rounds (a quarter as many above 1,000 states), and the ratio to `dense`
 paired by round, with its standard error. Peak memory is that of a process that makes the model and does it once;
 `imports` is that of one that only imports. In the run at hand other jobs kept both cores busy: the ratios are of the
 same minutes, the milliseconds are of that machine in that hour.
@@ -32,10 +34,10 @@ from pyro_nlp.data import TextBatch
 from pyro_nlp.inference import terms
 from pyro_nlp.models.hmm import HMM
 from pyro_nlp.models.neural_hmm import NeuralHMM
-from pyro_nlp.nn import LowRankTransitions, TableTransitions, Transitions, WordEmissions
+from pyro_nlp.nn import BlockEmissions, Emissions, LowRankTransitions, TableTransitions, Transitions, WordEmissions
 
 SIZES, BATCH = (45, 256, 1024, 4096), 16
-KINDS = ("tables", "dense", "low rank")
+KINDS = ("tables", "dense", "low rank", "blocks")
 FOLDER = RESULTS / "many_states"
 COLUMNS = {"step": "ms", "dense / this": "times", "peak memory": "MiB"}
 
@@ -45,13 +47,19 @@ def rank(states: int) -> int:
     return max(8, states // 8)
 
 
+def blocks(states: int) -> int:
+    """Of the block-sparse emissions."""
+    return states // 64 or 5
+
+
 def model(kind: str, states: int) -> HMM | NeuralHMM:
     """What is timed."""
     torch.manual_seed(0)
     if kind == "tables":
         return HMM(VOCABULARY, states)
     low: Callable[[int, int], Transitions] = partial(LowRankTransitions, rank=rank(states))
-    emissions = partial(WordEmissions, width=64)
+    by_block: Callable[[int, int], Emissions] = partial(BlockEmissions, blocks=blocks(states), width=64)
+    emissions = by_block if kind == "blocks" else partial(WordEmissions, width=64)
     return NeuralHMM(VOCABULARY, states, emissions, low if kind == "low rank" else TableTransitions)
 
 
@@ -77,7 +85,12 @@ def finish(states: int, rounds: int) -> None:
     made = {kind: step(kind, states) for kind in KINDS}
     seconds = interleave(made, max(3, rounds // (1 if states <= 1000 else 4)), warmup=1)
     around = environment(
-        states=states, rank=rank(states), vocabulary=VOCABULARY, batch=BATCH, rounds=len(seconds["dense"])
+        states=states,
+        rank=rank(states),
+        blocks=blocks(states),
+        vocabulary=VOCABULARY,
+        batch=BATCH,
+        rounds=len(seconds["dense"]),
     )
     found: dict[str, Any] = {"environment": around}
     for kind in KINDS:

@@ -22,8 +22,9 @@ class NeuralHMM(PyroModule):
 
     The tags leave the model: `x` is their exact marginal, there is no guide, and every strategy is maximum likelihood.
     What a state emits and where it moves are parts. Those of the paper: `WordEmissions` (NHMM), `SpelledEmissions`
-    (+Conv), `StateTransitions`, `LSTMTransitions` (+LSTM). Beyond it: `LowRankTransitions` for thousands of states
-    (Chiu, Deng and Rush 2021), `SecondOrderTransitions` where two tags decide the next; and the tables of `HMM`.
+    (+Conv), `StateTransitions`, `LSTMTransitions` (+LSTM). Beyond it: for thousands of states `BlockEmissions` (Chiu
+    and Rush 2020) or `LowRankTransitions` (Chiu, Deng and Rush 2021), `SecondOrderTransitions` where two tags decide
+    the next; and the tables of `HMM`.
 
     With supervision the tags of a share of the sentences are observed in training, as in `HMM`.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pyro_nlp.distributions.chain_blocks import BlockEmission
 from pyro_nlp.distributions.fused import _second_derivatives
 from pyro_nlp.distributions.moves import log_softmax
 
@@ -82,7 +83,7 @@ class FactoredEmission:
         return found
 
 
-Emission = TableEmission | FactoredEmission
+Emission = TableEmission | FactoredEmission | BlockEmission
 
 
 def _scores(states: Tensor, words: Tensor, bias: Tensor) -> Tensor:

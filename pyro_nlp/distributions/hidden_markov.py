@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, constraints
 
 from pyro_nlp.data.batches import BOS, PAD
+from pyro_nlp.distributions.chain_blocks import BlockEmission, within_blocks
 from pyro_nlp.distributions.chain_emissions import Emission, TableEmission
 from pyro_nlp.distributions.chain_sum import chain_log_prob, clamp_tags, log_forward
 from pyro_nlp.distributions.forward_backward import Chain, marginal_log_prob
@@ -29,7 +30,8 @@ class HiddenMarkov(TorchDistribution):
     `[..., B]`, event shape `[T]`; values are ids `[..., B, T]` and may carry more left dimensions than the mask.
 
     In place of the table `transition` may be any of `moves.py`: `Varying` by position, `LowRank`, `SecondOrder`; and
-    in place of the table `emission` a `FactoredEmission`.
+    in place of the table `emission` a `FactoredEmission`; or a `BlockEmission`, beside a table of transitions alone and
+    without known tags, so that only the states that may emit a word are looked at.
 
     Tags `[..., B, T]` that are known (-1 where unknown) are taken as observed: `log_prob` is then log p(x, known tags),
     and all else is conditioned on them.
@@ -65,6 +67,13 @@ class HiddenMarkov(TorchDistribution):
                 f"initial {list(initial.shape)}, transition {list(square)} and emission {emitted} do not fit: "
                 "give [K], [K, K] and [K, V]"
             )
+        if isinstance(emission, BlockEmission) and not isinstance(transition, Tensor):
+            raise ValueError(
+                f"emissions by blocks go with a table of transitions, and {type(transition).__name__} is none: choose "
+                "transitions that are logits [K, K]"
+            )
+        if isinstance(emission, BlockEmission) and tags is not None:
+            raise ValueError("a word has one block of states, whatever its tag: known tags want other emissions")
         self.initial, self.transition, self.emission, self.mask_, self.tags = initial, transition, emission, mask, tags
         super().__init__(mask.shape[:-1] if batch_shape is None else batch_shape, mask.shape[-1:], validate_args=False)
 
@@ -83,7 +92,7 @@ class HiddenMarkov(TorchDistribution):
         if isinstance(self.transition, Tensor) and isinstance(self.emission, Tensor):
             found = marginal_log_prob(Chain(self.initial, self.transition, self.emission), words, mask, tags)
         else:
-            found = chain_log_prob(log_softmax(self.initial), self._moves(left), self._look_up(words, tags), mask)
+            found = chain_log_prob(*self._chain(words, tags, left), mask)
         found = found.view(left)
         return found.expand(torch.broadcast_shapes(left, self.batch_shape))
 
@@ -91,20 +100,23 @@ class HiddenMarkov(TorchDistribution):
         """p(z_t = k | x), `[..., B, T, K]`; zeros at padding."""
         words, mask, tags, left = self._rows(value)
         with torch.no_grad():
-            emitted = self._look_up(words, tags)
-            initial, moves = log_softmax(self.initial), self._moves(left)
+            initial, moves, emitted = self._chain(words, tags, left)
         with torch.enable_grad():  # d log p(x) / d log p(x_t | z_t = k) is just that
             total = chain_log_prob(initial.detach(), moves, emitted.requires_grad_(), mask)
             (found,) = torch.autograd.grad(total.sum(), emitted)
-        return (found * mask[..., None]).view(*left, *found.shape[1:])
+        found = found * mask[..., None]
+        if isinstance(self.emission, BlockEmission):
+            every = found.new_zeros(*words.shape, self.emission.states)
+            found = every.scatter(2, self.emission.members(words), found)
+        return found.view(*left, *found.shape[1:])
 
     @torch.no_grad()
     def viterbi(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The likeliest chain of each sentence `[..., B, T]` (-1 at padding), and log p(x, chain) `[..., B]`."""
         words, mask, tags, left = self._rows(value)
-        moves = self._moves(left)
-        emitted = moves.spread(self._look_up(words, tags))
-        best, came_from = moves.begin(log_softmax(self.initial)) + emitted[:, 0], []
+        initial, moves, emitted = self._chain(words, tags, left)
+        emitted = moves.spread(emitted)
+        best, came_from = moves.begin(initial) + emitted[:, 0], []
         stay = torch.arange(best.shape[1], device=best.device).expand_as(best)
         for t in range(1, words.shape[1]):
             here = mask[:, t, None]
@@ -115,15 +127,15 @@ class HiddenMarkov(TorchDistribution):
         states = [state]
         for origin in reversed(came_from):
             states.append(origin.gather(1, states[-1][:, None]).squeeze(1))
-        path = moves.tag(torch.stack(states[::-1], 1)).masked_fill(~mask, NO_TAG)
+        path = self._tags(moves.tag(torch.stack(states[::-1], 1)), words, mask)
         return path.view(*left, -1), torch.where(mask[:, 0], log_prob, 0.0).view(left)
 
     @torch.no_grad()
     def posterior_sample(self, value: Tensor) -> Tensor:
         """A draw from p(z | x) of each sentence, filtered forward and drawn backward, `[..., B, T]`; -1 at padding."""
         words, mask, tags, left = self._rows(value)
-        moves = self._moves(left)
-        alphas = log_forward(log_softmax(self.initial), moves, self._look_up(words, tags), mask)
+        initial, moves, emitted = self._chain(words, tags, left)
+        alphas = log_forward(initial, moves, emitted, mask)
         state = Categorical(logits=alphas[-1]).sample()  # past its end a sentence keeps its last alpha
         states = [state]
         for t in range(len(alphas) - 1, 0, -1):
@@ -131,7 +143,7 @@ class HiddenMarkov(TorchDistribution):
             score = alphas[t - 1] + torch.where(here[:, None], moves.into(t, state), 0.0)
             state = torch.where(here, Categorical(logits=score).sample(), state)
             states.append(state)
-        return moves.tag(torch.stack(states[::-1], 1)).masked_fill(~mask, NO_TAG).view(*left, -1)
+        return self._tags(moves.tag(torch.stack(states[::-1], 1)), words, mask).view(*left, -1)
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
@@ -162,8 +174,20 @@ class HiddenMarkov(TorchDistribution):
         own = self.mask_.shape[:-1].numel()
         return moves.rows(left.numel() // own) if own else moves
 
-    def _look_up(self, words: Tensor, tags: Tensor | None) -> Tensor:
-        return clamp_tags(self._emission.look_up(words), tags)
+    def _chain(self, words: Tensor, tags: Tensor | None, left: torch.Size) -> tuple[Tensor, Moves, Tensor]:
+        """The first state, the moves and what is emitted; by blocks, of the states of each word's block alone."""
+        emission = self._emission
+        if not isinstance(emission, BlockEmission):
+            return log_softmax(self.initial), self._moves(left), clamp_tags(emission.look_up(words), tags)
+        assert isinstance(self.transition, Tensor)
+        moves, emitted = within_blocks(self.initial, self.transition, emission, words)
+        return emitted.new_zeros(emission.size), moves, emitted
+
+    def _tags(self, path: Tensor, words: Tensor, mask: Tensor) -> Tensor:
+        """What `_chain` calls a state as a tag, -1 at padding, `[N, T]`."""
+        if isinstance(self.emission, BlockEmission):
+            path = path + self.emission.members(words)[..., 0]
+        return path.masked_fill(~mask, NO_TAG)
 
     def _rows(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None, torch.Size]:
         """Words, mask and tags as `[N, T]`, and the left dimensions that N stands for."""

@@ -145,10 +145,15 @@ class Varying(Moves):
     def least(self) -> float:
         return super().least() if self.logs[0].numel() else 0.0
 
+    @classmethod
+    def of(cls, logs: Tensor) -> Varying:
+        """By log-probabilities into all positions but the first, `[T - 1, N, K, K]`; rows may sum to less than 1."""
+        made = object.__new__(cls)
+        made.tags, made.logs = logs.shape[-1], (logs,)
+        return made
+
     def rows(self, times: int) -> Moves:
-        wide = object.__new__(Varying)
-        wide.tags, wide.logs = self.tags, (self.logs[0].repeat(1, times, 1, 1),)
-        return wide
+        return Varying.of(self.logs[0].repeat(1, times, 1, 1))
 
     def pushed(self, p: Tensors, t: int, before: Tensor) -> Tensor:
         return (before[:, None] @ p[0][t - 1]).squeeze(1)

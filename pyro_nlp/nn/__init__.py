@@ -2,6 +2,7 @@
 
 from pyro_nlp.nn.attention import AnswerAttention
 from pyro_nlp.nn.batch_norm import BatchNorm
+from pyro_nlp.nn.block_emissions import BlockEmissions
 from pyro_nlp.nn.cat import cat
 from pyro_nlp.nn.chains import (
     Emissions,
@@ -32,6 +33,7 @@ __all__ = [
     "AutoregressivePrior",
     "BatchNorm",
     "BatchNormHead",
+    "BlockEmissions",
     "CNNEncoder",
     "CategoricalHead",
     "CharacterCNN",

@@ -23,6 +23,7 @@ from pyro_nlp.inference import terms
 from pyro_nlp.models.hmm import HMM, EnumeratedHMM
 from pyro_nlp.models.neural_hmm import NeuralHMM
 from pyro_nlp.nn import (
+    BlockEmissions,
     CharacterCNN,
     LowRankTransitions,
     LSTMDecoder,
@@ -117,6 +118,51 @@ def test_value_and_gradients_are_those_of_all_chains(emissions: str, transitions
     assert mine.keys() == theirs.keys() == {f"0.{name}" for name, _ in model.named_parameters()}
     for name in mine:
         torch.testing.assert_close(mine[name], theirs[name], rtol=1e-8, atol=1e-8)
+
+
+def blocked(**options: Any) -> NeuralHMM:
+    torch.manual_seed(0)
+    return sharpen(NeuralHMM(VOCABULARY, 6, partial(BlockEmissions, blocks=3, width=WIDTH), **options))
+
+
+def test_by_blocks_it_is_the_dense_model_whose_other_emissions_are_impossible() -> None:
+    model, batch = blocked().double(), some()
+    dense, found = HMM(VOCABULARY, 6).double(), terms(model, None, batch).log_likelihood
+    with torch.no_grad():
+        parts = model.initial, model.transitions(batch.inputs), model.emissions().table()
+    dense.load_state_dict(dict(zip(("initial", "transition", "emission"), parts, strict=True)))
+    torch.testing.assert_close(found, terms(dense, None, batch).log_likelihood, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(model.marginals(batch), dense.marginals(batch), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(model.viterbi(batch), dense.viterbi(batch))
+    written = [m.generate({}, count=20, method="greedy", max_length=9) for m in (model, dense)]
+    assert torch.equal(*written)
+
+
+def test_by_blocks_it_learns_and_its_blocks_are_saved_with_it() -> None:
+    corpus, model = Sentences(), blocked()
+    assert isinstance(model.emissions, BlockEmissions)
+    assert model.emissions.blocks[:5].tolist() == [0, 1, 2, 0, 1]  # by falling frequency, one to each block in turn
+    model.emissions.assign([2, 1, 0] * (VOCABULARY // 3))
+    before = importance_nll(model, None, corpus.train).mean
+    fit(model, None, corpus, None, Training(epochs=4, batch_size=10, optimizer=Adam(0.03), device="cpu"))
+    after = importance_nll(model, None, corpus.train)
+    assert after.mean < before - 0.5
+    other = NeuralHMM(VOCABULARY, 6, partial(BlockEmissions, blocks=3, width=WIDTH))
+    other.load_state_dict(model.state_dict())
+    assert np.array_equal(importance_nll(other, None, corpus.train).nll, after.nll)
+
+
+def test_blocks_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="BlockEmissions: 4 blocks of 6 states and 30 words: give a number that div"):
+        BlockEmissions(VOCABULARY, 6, blocks=4)
+    with pytest.raises(ValueError, match="blocks of 2 words, and a vocabulary of 30: give one for each"):
+        blocked().emissions.assign([0, 1])  # type: ignore[operator]
+    with pytest.raises(ValueError, match="block 2 of 3 has no word"):
+        blocked().emissions.assign([0, 1] * 15)  # type: ignore[operator]
+    with pytest.raises(ValueError, match="emissions by blocks go with a table of transitions, and LowRank is none"):
+        terms(blocked(transitions=LowRankTransitions), None, some())
+    with pytest.raises(ValueError, match="known tags want other emissions"):
+        terms(blocked(supervision=1.0), None, some(tagged=True))
 
 
 @everything
