@@ -32,6 +32,7 @@ from pyro_nlp.data.paragraph_summaries import ParagraphSummaries
 from pyro_nlp.data.parsed_trees import ParsedTrees, TreeSplit
 from pyro_nlp.data.ptb import PTB
 from pyro_nlp.data.splits import Split, TextSplit, VectorSplit
+from pyro_nlp.data.tense import WithTense
 from pyro_nlp.data.text import Sentence, TextCorpus
 from pyro_nlp.data.text_documents import TextDocuments
 from pyro_nlp.data.text_files import LabelledLines, TextFile
@@ -94,6 +95,7 @@ __all__ = [
     "Vectors",
     "Vocabulary",
     "WikiQA",
+    "WithTense",
     "WordList",
     "YelpStyle",
     "align",

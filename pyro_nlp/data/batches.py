@@ -71,6 +71,8 @@ class TextBatch(Batch):
         labels: class of each document, -1 where unknown, `[B]`; None when the corpus has none.
         tags: class of each target, -1 where there is none (the end of sentence, padding), `[B, T]`; None when the
             corpus has none.
+        attributes: class of each document in every respect of the corpus's `attributes`, -1 where unknown, `[B, A]`;
+            the first is `labels`. None where there is one respect at most.
     """
 
     inputs: Tensor
@@ -78,6 +80,7 @@ class TextBatch(Batch):
     mask: Tensor
     labels: Tensor | None = None
     tags: Tensor | None = None
+    attributes: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:

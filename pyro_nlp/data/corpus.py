@@ -29,6 +29,7 @@ class Corpus(ABC):
         test: the split that is reported.
         vocabulary: words by id; None where the data are not text.
         labels: names of the classes by id; empty where there are none.
+        attribute: what the labels are classes of, as `sentiment`.
         dropped: documents left out because they were longer than the limit.
         truncated: documents cut at the limit.
     """
@@ -40,6 +41,7 @@ class Corpus(ABC):
     test: Split
     vocabulary: Vocabulary | None = None
     labels: tuple[str, ...] = ()
+    attribute: str = "label"
     dropped: int = 0
     truncated: int = 0
 
@@ -61,6 +63,11 @@ class Corpus(ABC):
         for split in (self.train, self.valid, self.test):
             split.feed(hasher)
         return str(hasher.hexdigest()[:16])
+
+    @property
+    def attributes(self) -> dict[str, tuple[str, ...]]:
+        """Names of the classes in every respect that documents are classed in; of most corpora it is `labels` alone."""
+        return {self.attribute: self.labels} if self.labels else {}
 
     @property
     def called(self) -> str:

@@ -24,6 +24,7 @@ class Docstrings(TextCorpus):
         max_length: longer sentences, in words, are left out.
     """
 
+    attribute = "library"
     reference = "docstrings of the installed packages (their versions are recorded)"
 
     def __init__(self, packages: list[str] | None = None, min_count: int = 3, max_length: int = 40):

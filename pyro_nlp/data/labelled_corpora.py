@@ -12,7 +12,7 @@ from pyro_nlp.data.corpus import CorpusError
 from pyro_nlp.data.files import locate, read_lines
 from pyro_nlp.data.sentiment_trees import Phrase, read_phrases
 from pyro_nlp.data.store import SPLITS
-from pyro_nlp.data.text import TEST, TRAIN, VALID, Sentence, TextCorpus, cut
+from pyro_nlp.data.text import TEST, TRAIN, VALID, Sentence, TextCorpus, check_limits, cut
 from pyro_nlp.data.tokenise import whitespace
 
 POLES = ("negative", "positive")
@@ -27,6 +27,7 @@ class LabelledCorpus(TextCorpus):
     """
 
     texts: dict[str, tuple[str, ...]]
+    attribute = "sentiment"
     tokenise = staticmethod(whitespace)
 
     @abstractmethod
@@ -60,22 +61,32 @@ class SST(LabelledCorpus):
         phrases: train on every labelled phrase of the training trees, each once, in place of the sentences alone:
             157,395 with five classes, 77,199 with two. A phrase that is a sentence of valid or test is left out.
         min_count: words seen less often in train become `<unk>`.
+        max_length: longer sentences, in words, are left out of all splits, and counted in `dropped`; None keeps all.
     """
 
     reference = "Socher et al. 2013, Recursive deep models for semantic compositionality over a sentiment treebank"
 
     def __init__(
-        self, path: str | None = None, classes: Literal[2, 5] = 2, phrases: bool = False, min_count: int = 1
+        self,
+        path: str | None = None,
+        classes: Literal[2, 5] = 2,
+        phrases: bool = False,
+        min_count: int = 1,
+        max_length: int | None = None,
     ) -> None:
         if classes not in (2, 5):
             raise CorpusError(f"classes is {classes}; SST has 2, without the neutral sentences, or 5")
+        check_limits(min_count, None, max_length)
         folder = locate(path or "sst")
         self.name = f"sst-{classes}" + ("-phrases" if phrases else "")
         names = POLES if classes == 2 else FIVE
         sentences = _sst(folder, "binary" if classes == 2 else "fine", names)
         if phrases:
             sentences = _with_phrases(list(sentences), read_phrases(folder / "trees_train.txt"), names)
-        self.read(sentences, names, min_count, folder)
+        found = list(sentences)
+        kept = [sentence for sentence in found if max_length is None or len(sentence.words) <= max_length]
+        self.read(kept, names, min_count, folder)
+        self.dropped = len(found) - len(kept)
 
 
 def _sst(folder: Path, kind: str, names: tuple[str, ...]) -> Iterator[Sentence]:
@@ -150,6 +161,7 @@ class YelpStyle(LabelledCorpus):
         path: folder with `sentiment.dev.0`, `.1`, `sentiment.test.0`, `.1`; None looks for `yelp_style` in the working
             directory and in PYRO_NLP_DATA.
         min_count: words seen less often in train become `<unk>`.
+        half: train on a half of train, by a hash of the words: one half for what writes, the other for what judges it.
 
     Attributes:
         shared: sentences of `test` that were left out, as they stand in `dev`.
@@ -158,9 +170,13 @@ class YelpStyle(LabelledCorpus):
     reference = "Shen et al. 2017, Style transfer from non-parallel text by cross-alignment"
     shared: int
 
-    def __init__(self, path: str | None = None, min_count: int = 1) -> None:
+    def __init__(
+        self, path: str | None = None, min_count: int = 1, half: Literal["first", "second"] | None = None
+    ) -> None:
+        if half not in (None, "first", "second"):
+            raise CorpusError(f"half is {half!r}; give first or second, or leave it out")
         folder = locate(path or "yelp_style")
-        self.name = "yelp_style"
+        self.name = "yelp_style" if half is None else f"yelp_style, {half} half"
         judged: set[tuple[str, ...]] = set()
         self.shared = 0
 
@@ -178,6 +194,8 @@ class YelpStyle(LabelledCorpus):
                             judged.add(words)
                         elif words in judged:
                             self.shared += 1
+                            continue
+                        elif half is not None and (cut(words, 0.5, 0.5) == TEST) != (half == "first"):
                             continue
                         yield Sentence(words, place, label, str(file), line)
 

@@ -46,6 +46,8 @@ class TextSplit(Split):
         offsets: sentence i is `tokens[offsets[i]:offsets[i + 1]]`, int64 `[N + 1]`.
         labels: class of each sentence, -1 where unknown, int `[N]`; None when the corpus has none.
         tags: class of each token, -1 where unknown, int `[sum n]`; None when the corpus has none.
+        attributes: class of each sentence in every respect of `Corpus.attributes`, -1 where unknown, int `[N, A]`; the
+            first is `labels`. None where there is one respect at most.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class TextSplit(Split):
         offsets: np.ndarray,
         labels: np.ndarray | None = None,
         tags: np.ndarray | None = None,
+        attributes: np.ndarray | None = None,
     ):
         if len(offsets) < 1 or int(offsets[-1]) != len(tokens):
             raise ValueError(f"offsets end at {offsets[-1:]}, but there are {len(tokens)} tokens")
@@ -61,10 +64,13 @@ class TextSplit(Split):
             raise ValueError(f"{len(labels)} labels for {len(offsets) - 1} sentences")
         if tags is not None and len(tags) != len(tokens):
             raise ValueError(f"{len(tags)} tags for {len(tokens)} tokens")
+        if attributes is not None and len(attributes) != len(offsets) - 1:
+            raise ValueError(f"attributes of {len(attributes)} sentences for {len(offsets) - 1}")
         # plain views: indexing an np.memmap object costs a Python-level __array_finalize__ each time
         self._tokens, self._offsets = np.asarray(tokens), np.asarray(offsets)
         self.labels = None if labels is None else np.asarray(labels)
         self.tags = None if tags is None else np.asarray(tags)
+        self.attributes = None if attributes is None else np.asarray(attributes)
 
     @classmethod
     def from_sentences(
@@ -134,6 +140,7 @@ class TextSplit(Split):
             mask=torch.from_numpy(time <= sizes),
             labels=None if self.labels is None else torch.from_numpy(self.labels[rows].astype(np.int64)),
             tags=None if self.tags is None else torch.from_numpy(spread(self.tags, -1)),
+            attributes=None if self.attributes is None else torch.from_numpy(self.attributes[rows].astype(np.int64)),
         )
 
     def take(self, rows: np.ndarray) -> TextSplit:
@@ -144,7 +151,9 @@ class TextSplit(Split):
         # position of each kept token in the source: its place in the copy, moved by its sentence's shift
         source = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
         labels = None if self.labels is None else self.labels[rows]
-        return TextSplit(self._tokens[source], offsets, labels, None if self.tags is None else self.tags[source])
+        tags = None if self.tags is None else self.tags[source]
+        attributes = None if self.attributes is None else self.attributes[rows]
+        return TextSplit(self._tokens[source], offsets, labels, tags, attributes)
 
     def feed(self, hasher: Any) -> None:
         hasher.update(np.ascontiguousarray(self._tokens, dtype="<i4"))
@@ -154,6 +163,9 @@ class TextSplit(Split):
         if self.tags is not None:
             hasher.update(b"tags")
             hasher.update(np.ascontiguousarray(self.tags, dtype="<i4"))
+        if self.attributes is not None:
+            hasher.update(b"attributes")
+            hasher.update(np.ascontiguousarray(self.attributes, dtype="<i8"))
 
 
 class VectorSplit(Split):

@@ -3,6 +3,7 @@
 from pyro_nlp.inference.auxiliary import Auxiliary, BagOfWords, Fraternal, KnownLabels, KnownSequences
 from pyro_nlp.inference.baselines import Baseline, LeaveOneOut, Neural, RunningMean
 from pyro_nlp.inference.bounds import ELBO, IWAE, Bound, Loss, WakeSleep
+from pyro_nlp.inference.control import Control, Dreams
 from pyro_nlp.inference.divergence import KL, Capacity, FreeBits, Shape
 from pyro_nlp.inference.estimators import (
     REBAR,
@@ -36,4 +37,4 @@ from pyro_nlp.inference.sites import Drawn, SiteTerms, StructureError
 from pyro_nlp.inference.strategy import Objective, Strategy
 from pyro_nlp.inference.terms import Terms, terms
 from pyro_nlp.inference.training import SGD, Adam, Optimizer, Plateau, Training
-from pyro_nlp.inference.updates import Aggressive, Alternating, Joint, ResetModel, Updates
+from pyro_nlp.inference.updates import Aggressive, Alternating, Joint, ResetModel, Updates, WakeSleepPhases

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
 
 
 class Auxiliary(ABC):
-    """A loss to be added to the bound's, and the network it needs, if any."""
+    """A loss to be added to the bound's, and the network it needs, if any.
+
+    Attributes:
+        phase: `wake`, of the corpus's documents, whose terms it reads; or `sleep`, of ones that the model writes, and
+            it is asked when there are no terms too (`WakeSleepPhases`).
+    """
+
+    phase: str = "wake"
 
     def refuse(self, objective: Objective, terms: Terms, batch: Batch) -> str | None:
         """Why it cannot be used, or None."""
@@ -44,6 +52,14 @@ class Auxiliary(ABC):
         For losses of what training sees and a user wants (labels, known sequences), not for those that only help.
         """
         return None
+
+
+def called(auxiliary: Sequence[Auxiliary]) -> list[str]:
+    """Names of losses for reports: that of the class, and of the site where there are several of a class."""
+    kinds = [type(one).__name__ for one in auxiliary]
+    several = {kind for kind in kinds if kinds.count(kind) > 1}
+    sites = [str(getattr(one, "site", place)) for place, one in enumerate(auxiliary)]
+    return [f"{kind}.{site}" if kind in several else kind for kind, site in zip(kinds, sites, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -28,21 +28,20 @@ def dreamt_log_q(model: Any, guide: Any, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def dream(model: Any, batch: Batch) -> tuple[dict[str, Tensor], Batch]:
+def dream(model: Any, batch: Batch, longest: int = LONGEST) -> tuple[dict[str, Tensor], Batch]:
     """Latents from the prior, `[documents, *event]` by site, and a document written from each.
 
     The model writes as it is judged: without dropout, by running moments. A bag has as many words as the document in
-    whose place it is, as the models of bags are given that number. Labels are not written.
+    whose place it is, as the models of bags are given that number; a sentence has at most `longest`. Labels are not
+    written.
     """
-    # unconditioned, a sentence would be drawn word by word from other words' states
     text = isinstance(batch, TextBatch)
-    with _evaluating(model):
-        trace = poutine.trace(model if text else poutine.uncondition(model)).get_trace(batch)
-        sites: dict[str, Any] = {name: site for name, site in trace.nodes.items() if is_random(site)}
-        observed = [n for n, site in sites.items() if site["is_observed"] or site["infer"].get("was_observed")]
-        latents = {name: site["value"] for name, site in sites.items() if name not in observed}
-        if isinstance(batch, TextBatch) and hasattr(model, "generate"):
-            return latents, _as_batch(model.generate(latents, method="ancestral", max_length=LONGEST), batch)
+    latents, sites = _draw(model, batch, unconditioned=not text)
+    if isinstance(batch, TextBatch) and hasattr(model, "generate"):
+        with evaluating(model):
+            ids = model.generate(latents, method="ancestral", max_length=longest)
+        return latents, as_batch(ids, ids != PAD, batch)
+    observed = [name for name in sites if name not in latents]
     if len(observed) == 1:
         written = sites[observed[0]]
         if isinstance(batch, VectorBatch) and written["fn"].event_shape == batch.values.shape[-1:]:
@@ -56,8 +55,26 @@ def dream(model: Any, batch: Batch) -> tuple[dict[str, Tensor], Batch]:
     )
 
 
+@torch.no_grad()
+def draw_prior(model: Any, batch: Batch) -> dict[str, Tensor]:
+    """Latents from the prior, `[documents, *event]` by site; the model in evaluation mode."""
+    return _draw(model, batch)[0]
+
+
+def _draw(model: Any, batch: Batch, unconditioned: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Latents from the prior, and all random sites; what is observed is drawn too where it is `unconditioned`.
+
+    Not of text: a sentence would be drawn word by word from other words' states.
+    """
+    with evaluating(model):
+        trace = poutine.trace(poutine.uncondition(model) if unconditioned else model).get_trace(batch)
+    sites: dict[str, Any] = {name: site for name, site in trace.nodes.items() if is_random(site)}
+    observed = [n for n, site in sites.items() if site["is_observed"] or site["infer"].get("was_observed")]
+    return {name: site["value"] for name, site in sites.items() if name not in observed}, sites
+
+
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """A model in evaluation mode, and every part of it as it was afterwards."""
     training = [part for part in model.modules() if part.training] if isinstance(model, nn.Module) else []
     for part in training:
@@ -69,8 +86,13 @@ def _evaluating(model: Any) -> Iterator[None]:
             part.training = True
 
 
-def _as_batch(ids: Tensor, like: TextBatch) -> TextBatch:
-    """Written sentences `[B, L]` in the place of a batch's own."""
-    inputs = torch.full_like(ids, BOS)
-    inputs[:, 1:] = ids[:, :-1].masked_fill(ids[:, :-1] == EOS, PAD)
-    return like.replace(inputs=inputs, targets=ids, mask=ids != PAD, labels=None)
+def as_batch(words: Tensor, mask: Tensor, like: TextBatch) -> TextBatch:
+    """Written sentences, ids `[B, L]` or points of the simplex `[B, L, V]`, in the place of a batch's own; of no known
+    class. What a decoder reads is there for ids only."""
+    inputs = words
+    if not words.is_floating_point():
+        inputs = torch.full_like(words, BOS)
+        inputs[:, 1:] = words[:, :-1].masked_fill(words[:, :-1] == EOS, PAD)
+    labels = None if like.labels is None else torch.full_like(like.labels, -1)
+    attributes = None if like.attributes is None else torch.full_like(like.attributes, -1)
+    return like.replace(inputs=inputs, targets=words, mask=mask, labels=labels, attributes=attributes, tags=None)

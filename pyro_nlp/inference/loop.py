@@ -55,6 +55,7 @@ class Loop:
         self.dtype = choose_precision(training.precision, self.device)
         # a guide's parameters for a site that is summed out; those that a KL of weight 0 alone reaches
         unused = bool(objective.marginal) or not all(objective.kl(n).weight == 1.0 for n in objective.estimators)
+        unused = unused or any(auxiliary.phase == "sleep" for auxiliary in objective.strategy.auxiliary)
         self.compute: Callable[[Batch], Tensor] = (
             objective if world == 1 else DistributedDataParallel(objective, find_unused_parameters=unused)
         )
@@ -237,12 +238,13 @@ class Loop:
                 self.objective.train()
 
     def judge(self, found: dict[str, float]) -> bool:
-        """Keep the best by the bound and the auxiliary losses that judge; act on a plateau; whether it is the best."""
+        """Keep the best by the bound and the auxiliary losses that judge, or the last; act on a plateau; whether these
+        are the ones kept."""
         loss = found["loss"] + sum(value for name, value in found.items() if name.startswith("auxiliary."))
         if not math.isfinite(loss):
             raise NumericalError(f"{self._where()}: the validation bound is not finite")
         plateau = self.training.plateau
-        if self.best is None or loss < self.best["loss"]:
+        if self.best is None or loss < self.best["loss"] or self.training.keep == "last":
             self.best = copy.deepcopy({"loss": loss, "step": int(self.objective.step), **self._parameters()})
             self.stalled = 0
             return True
@@ -341,9 +343,10 @@ def validation_bound(objective: Objective, split: Split, batch_size: int, loop: 
     """Minus the bound, minus the log-likelihood and KL per document of a split, as the bound judges them, and the
     auxiliary losses that judge."""
     sites = [name for name in objective.estimators if name not in objective.marginal]
-    judging = [a for a in objective.strategy.auxiliary if type(a).judge is not Auxiliary.judge]
+    named = zip(objective.called, objective.strategy.auxiliary, strict=True)
+    judging = {name: a for name, a in named if type(a).judge is not Auxiliary.judge}
     sums = {"loss": 0.0, "reconstruction": 0.0, **{f"kl.{name}": 0.0 for name in sites}}
-    sums |= {f"auxiliary.{type(auxiliary).__name__}": 0.0 for auxiliary in judging}
+    sums |= {f"auxiliary.{name}": 0.0 for name in judging}
     for rows in plan(split.lengths, batch_size, seed=0, epoch=0, shuffle=False):
         own = rows[loop.rank :: loop.world]
         if not len(own):
@@ -351,10 +354,10 @@ def validation_bound(objective: Objective, split: Split, batch_size: int, loop: 
         batch = split.batch(own).to(loop.device)
         found = objective.strategy.bound.judge(objective, batch)
         sums["loss"] += found.value.item() * len(own)
-        for auxiliary in judging:
+        for name, auxiliary in judging.items():
             assert found.terms is not None
             loss = auxiliary.judge(objective, found.terms, batch)
-            sums[f"auxiliary.{type(auxiliary).__name__}"] += 0.0 if loss is None else loss.item() * len(own)
+            sums[f"auxiliary.{name}"] += 0.0 if loss is None else loss.item() * len(own)
         if found.log_likelihood is not None:
             sums["reconstruction"] -= found.log_likelihood.item() * len(own)
         for name, kl in found.kl.items():

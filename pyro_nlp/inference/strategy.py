@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import Batch
 from pyro_nlp.distributions import uneven_rows
-from pyro_nlp.inference.auxiliary import Auxiliary
+from pyro_nlp.inference.auxiliary import Auxiliary, called
 from pyro_nlp.inference.bounds import ELBO, Bound, Loss
 from pyro_nlp.inference.compiling import Latent, describe, latents, meet, refuse, refuse_modules, refuse_turns
 from pyro_nlp.inference.divergence import KL
@@ -104,6 +104,8 @@ class Objective(nn.Module):
         turns: what the updates remember.
         step: optimiser steps taken (a buffer); `steps_per_epoch` is set by `fit`.
         last: what the latest loss was made of.
+        phase: which part of the loss is asked for: with `wake` the bound and the auxiliary losses of documents, with
+            `sleep` those of what the model writes; None for all.
     """
 
     step: Tensor
@@ -127,11 +129,13 @@ class Objective(nn.Module):
         self.plates = getattr(model, "plates", 1)
         self.steps_per_epoch: int | None = None
         self.last: Loss | None = None
+        self.phase: Literal["wake", "sleep"] | None = None
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self._now = 0  # the buffer as a Python number, read by schedules
         states = {name: e.state(batch) for name, e in estimators.items()}
         self.state = nn.ModuleDict({_key(name): state for name, state in states.items() if state is not None})
         self.helpers = nn.ModuleDict()
+        self.called = called(strategy.auxiliary)
         self.turns = strategy.updates.state(model)
         self.summary = [describe(found[name], e, self.kl(name), self.rows[name]) for name, e in estimators.items()]
 
@@ -154,13 +158,15 @@ class Objective(nn.Module):
                 self.helpers[str(position)] = helper.to(self.step.device)
 
     def forward(self, batch: Batch) -> Tensor:
-        found = self.strategy.bound.loss(self, batch)
+        asleep = Loss(torch.zeros((), device=self.step.device))
+        found = asleep if self.phase == "sleep" else self.strategy.bound.loss(self, batch)
         value = found.value
         for position, auxiliary in enumerate(self.strategy.auxiliary):
+            if self.phase not in (None, auxiliary.phase):
+                continue
             helper = self.helpers[str(position)] if str(position) in self.helpers else None  # noqa: SIM401
-            assert found.terms is not None
-            loss = auxiliary.loss(self, found.terms, batch, helper)
-            found.auxiliary[type(auxiliary).__name__] = loss.detach()
+            loss = auxiliary.loss(self, cast(Terms, found.terms), batch, helper)  # what sleeps reads no terms
+            found.auxiliary[self.called[position]] = loss.detach()
             value = value + loss
         self.last = replace(found, value=value.detach(), terms=None)
         return value

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor, distributions
 
 from pyro_nlp.distributions import Written
@@ -71,3 +73,25 @@ def parameter(fn: TorchDistribution) -> Tensor:
     """The normalised logits of a discrete site (of a binary one its log-odds)."""
     logits: Tensor = base(fn).logits
     return logits
+
+
+def constant(fn: Any) -> bool:
+    """Whether a distribution is one and the same in its whole batch, as a prior is that a plate has expanded."""
+    return _same(fn, len(fn.batch_shape))
+
+
+def _same(part: Any, batch: int) -> bool:
+    """Whether the tensors of a distribution, and of those in it, are repeated along the first `batch` dimensions."""
+    held = dict(vars(part))
+    if "logits" in held:
+        held.pop("probs", None)  # computed from them
+    for value in held.values():
+        if isinstance(value, distributions.Distribution):
+            inner = len(value.batch_shape) if isinstance(part, ExpandedDistribution) else batch
+            if not _same(value, inner):
+                return False
+        if isinstance(value, Tensor) and any(
+            size > 1 and step for size, step in zip(value.shape[:batch], value.stride()[:batch], strict=True)
+        ):
+            return False
+    return True

@@ -115,15 +115,17 @@ class Training:
         clip: largest norm of the gradient of all parameters together; None does not clip.
         word_dropout: probability that an input word of the decoder becomes `<unk>` (Bowman et al. 2016); a
             schedule may change it.
-        plateau: what to do when the validation bound stalls; None trains all epochs and keeps the best.
+        plateau: what to do when the validation bound stalls; None trains all epochs.
+        keep: the parameters of the `best` epoch by the validation bound, or of the `last`: where auxiliary losses buy
+            what is wanted at the bound's expense, the first epochs have the best bound. `last` wants no plateau.
         precision: `float32`; `bf16` for autocast with log-probabilities and KL in float32; `auto` for bf16 where this
             machine multiplies in it at least half as fast again.
         device: `auto`, `cpu`, `cuda` ...
         vectors: file of word vectors in the text format of word2vec or GloVe, from which every embedding of the model
             and the guide that is as wide starts. None starts from random ones.
         keep_vectors: do not train those embeddings on: words without a vector keep what they began with.
-        start: parts that begin with the parameters of another run's model, as in `{model.prior: runs/lm}`; the run has
-            the same vocabulary.
+        start: parts that begin with the parameters of another run's model or guide, whichever has the same ones, as in
+            `{model.prior: runs/lm}`; the run has the same vocabulary.
         fixed: parts that are not trained, as in `[model.prior]`; they stay so, and their dropout is that of training.
         log_every: steps between rows of metrics.jsonl.
         checkpoint_minutes: longest time without a checkpoint; one is also written after every epoch and on Ctrl-C.
@@ -135,6 +137,7 @@ class Training:
     clip: float | None = 5.0
     word_dropout: float | Schedule = 0.0
     plateau: Plateau | None = Plateau()
+    keep: Literal["best", "last"] = "best"
     precision: Precision = "float32"
     device: str = "auto"
     vectors: str | None = None
@@ -149,6 +152,12 @@ class Training:
             raise ValueError("Training: epochs, batch_size and log_every must be at least 1")
         if self.precision not in ("float32", "bf16", "auto"):
             raise ValueError(f"Training: precision is 'float32', 'bf16' or 'auto', not {self.precision!r}")
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"Training: keep is 'best' or 'last', not {self.keep!r}")
+        if self.keep == "last" and self.plateau is not None:
+            raise ValueError(
+                "Training: a plateau goes back to the best parameters: with keep='last' set plateau to None"
+            )
         if isinstance(self.fixed, str):  # type: ignore[unreachable]
             raise ValueError(f"Training: fixed is a list of parts: ({self.fixed!r},)")
         if self.keep_vectors and self.vectors is None:

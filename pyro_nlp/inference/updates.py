@@ -256,6 +256,57 @@ class _Beginning(nn.Module):
             self.register_buffer(str(position), value.detach().clone())
 
 
+@dataclass(frozen=True)
+class WakeSleepPhases(Updates):
+    """At every batch a step on what the model writes (sleep), then one on the documents (wake): the bound.
+
+    Hu et al. 2017 (arXiv:1703.00955), algorithm 1. The auxiliary losses `Control` and `Dreams` are those of sleep.
+    Under `Joint` both make one step together.
+
+    Args:
+        base: epochs before the first sleep, in which the model learns to write. What was best in them does not count
+            afterwards.
+    """
+
+    base: int = 0
+
+    def __post_init__(self) -> None:
+        if self.base < 0:
+            raise ValueError(f"WakeSleepPhases: base is a number of epochs, not {self.base}")
+
+    @property
+    def first(self) -> int:
+        return self.base
+
+    def refuse(self, objective: Objective) -> str | None:
+        if any(auxiliary.phase == "sleep" for auxiliary in objective.strategy.auxiliary):
+            return None
+        return "there is nothing to sleep on: give auxiliary=(Control(...), Dreams(...)), or use updates=Joint()"
+
+    def step(self, engine: Engine, batch: Batch) -> Tensor:
+        objective = engine.objective
+        dreamt: dict[str, Tensor] = {}
+        try:
+            if engine.epoch >= self.base:
+                objective.phase = "sleep"
+                engine.gradients(batch)
+                engine.apply()
+                assert objective.last is not None
+                dreamt = objective.last.auxiliary
+            objective.phase = "wake"
+            loss = engine.gradients(batch)
+            engine.apply()
+        finally:
+            objective.phase = None
+        assert objective.last is not None
+        objective.last.auxiliary.update(dreamt)
+        return loss
+
+    def after_epoch(self, engine: Engine) -> None:
+        if engine.epoch + 1 == self.base:
+            engine.restart(nn.Module())
+
+
 def _refuse_one_sided(objective: Objective) -> str | None:
     """Turns want two sides, each with parameters of its own."""
     guide = objective.guide

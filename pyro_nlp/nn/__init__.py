@@ -25,7 +25,7 @@ from pyro_nlp.nn.meeting import meet_corpus
 from pyro_nlp.nn.priors import AutoregressivePrior, MixturePrior, Prior, StandardNormal, UniformSphere, VampPrior
 from pyro_nlp.nn.spelling import CharacterCNN
 from pyro_nlp.nn.transformer import TransformerDecoder
-from pyro_nlp.nn.writing import BLANK, write
+from pyro_nlp.nn.writing import BLANK, write, write_softly
 
 __all__ = [
     "BLANK",
@@ -71,4 +71,5 @@ __all__ = [
     "meet_corpus",
     "pool",
     "write",
+    "write_softly",
 ]

@@ -52,6 +52,43 @@ def write(
         decoder.train(was_training)
 
 
+def write_softly(
+    decoder: Decoder, head: nn.Linear, z: Tensor, temperature: float, max_length: int, hard: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Sentences as points of the simplex, softmax(logits / T) word by word, each read by the next.
+
+    Gradients reach z and the decoder. Hu et al. 2017 (arXiv:1703.00955), section 3.2.
+
+    Args:
+        decoder: a recurrent one, which reads such points.
+        head: the vocabulary layer.
+        z: a code per sentence, `[R, latent]`.
+        temperature: T; towards 0 the points become words.
+        max_length: longest sentence, its end counted.
+        hard: straight-through: the words themselves, with the gradient of the points.
+
+    Returns:
+        Words `[R, L, V]`, and the mask `[R, L]`: a sentence ends where `</s>` is the likeliest word.
+    """
+    never = torch.zeros(head.out_features, device=z.device)
+    never[[PAD, BOS]] = -1e4
+    words = nn.functional.one_hot(torch.full((len(z),), BOS, device=z.device), head.out_features).to(z.dtype)
+    ended = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+    state, written, mask = decoder.start(z), [], []
+    for _ in range(max_length):
+        hidden, state = decoder.step(state, words)
+        words = ((head(hidden).float() + never) / temperature).softmax(-1)
+        likeliest = words.argmax(-1)
+        if hard:
+            words = nn.functional.one_hot(likeliest, words.shape[-1]) + (words - words.detach())
+        written.append(words)
+        mask.append(~ended)
+        ended = ended | (likeliest == EOS)
+        if bool(ended.all()):
+            break
+    return torch.stack(written, 1), torch.stack(mask, 1)
+
+
 def _log_probs(head: nn.Linear, hidden: Tensor, position: int, max_length: int, template: Tensor | None) -> Tensor:
     """log p(next word) `[R, V]`, with what may not stand at this position at -inf."""
     log_p = head(hidden).float().log_softmax(-1)
@@ -79,14 +116,21 @@ def _one_by_one(
     for t in range(max_length):
         hidden, state = decoder.step(state, words)
         log_p = _log_probs(head, hidden, t, max_length, template)
-        greedy = temperature == 0
-        words = log_p.argmax(-1) if greedy else torch.multinomial((log_p / temperature).softmax(-1), 1).squeeze(1)
+        words = log_p.argmax(-1) if temperature == 0 else draw((log_p / temperature).softmax(-1))
         words = words.masked_fill(ended, PAD)
         written.append(words)
         ended = ended | (words == EOS)
         if bool(ended.all()):
             break
     return torch.stack(written, 1)
+
+
+def draw(probabilities: Tensor) -> Tensor:
+    """A class for every row, `[R, K]` to ids `[R]`, by the inverse of the cumulative sum: a random number a row, where
+    `torch.multinomial` takes one for every class, and nearly all of the time of writing."""
+    cumulative = probabilities.double().cumsum(-1)
+    point = torch.rand(len(probabilities), 1, dtype=torch.double, device=probabilities.device) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, point, right=True).squeeze(1).clamp(max=probabilities.shape[1] - 1)
 
 
 def _beam(decoder: Decoder, head: nn.Linear, z: Tensor, max_length: int, beam: int, template: Tensor | None) -> Tensor:

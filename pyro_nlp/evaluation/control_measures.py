@@ -1,0 +1,158 @@
+"""What sentences written to order are measured by: judges, fluency, content, what z tells (layer: evaluation)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from pyro_nlp.data.batches import UNK
+from pyro_nlp.data.corpus import Corpus
+from pyro_nlp.data.overlap import normalised, reread
+from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.data.text import TextCorpus
+from pyro_nlp.evaluation.classifying import classify
+from pyro_nlp.evaluation.collapse import posteriors
+from pyro_nlp.evaluation.controlling import texts_of
+from pyro_nlp.evaluation.documents import NoDensityError
+from pyro_nlp.evaluation.likelihood import importance_nll
+from pyro_nlp.evaluation.ranking import Interval, _bootstrap
+from pyro_nlp.evaluation.uses import _as_words, _bleu
+from pyro_nlp.inference.fit import Run
+
+RESAMPLES = 10_000
+"""Of sentences, for 95 % intervals; 1,000 for BLEU and perplexity."""
+MOST = 0.01
+"""Share of a judge's test sentences that may stand in what it was trained on."""
+
+
+def attribute_of(judge: Run, corpus: Corpus) -> str:
+    """The attribute whose classes a judge tells apart."""
+    for name, classes in corpus.attributes.items():
+        if set(classes) == set(judge.corpus.labels):
+            return name
+    known = "; ".join(f"{name}: {', '.join(classes)}" for name, classes in corpus.attributes.items())
+    raise ValueError(
+        f"a judge of {', '.join(judge.corpus.labels) or 'no classes'} ({judge.corpus.called}) judges no attribute of "
+        f"the run; these are {known}"
+    )
+
+
+def refuse_judge(judge: Run, run: Run, split: TextSplit) -> int:
+    """Refuse a judge that was trained on what the run's discriminator was, or on what it is to judge.
+
+    Returns:
+        How many sentences of the split stand in what it was trained on, by normalised text.
+    """
+    if judge.corpus.fingerprint == run.corpus.fingerprint:
+        raise ValueError(
+            f"the judge was trained on {judge.corpus.called}, as the discriminator of the run was: train one on other "
+            "sentences"
+        )
+    texts = {normalised(text) for text in texts_of(sentences_of(judge.corpus.train), judge.corpus)}
+    seen = sum(normalised(text) in texts for text in texts_of(split, run.corpus))
+    if seen > MOST * len(split):
+        raise ValueError(
+            f"the judge was trained on {judge.corpus.called}, where {seen:,} of the {len(split):,} sentences stand that "
+            "it is to judge: leave them out of its training (see pyro_nlp.data.without)"
+        )
+    return seen
+
+
+def content(written: TextSplit, source: TextSplit) -> Interval:
+    """Corpus BLEU-4 of sentences with the ones they were made of, and its interval by sacrebleu's own bootstrap."""
+    # an empty line cannot be resampled alone; a word that nothing matches stands for it
+    lines = [line or "-" for line in _as_words(written)]
+    score = _bleu().corpus_score(lines, [_as_words(source)], n_bootstrap=1000)
+    return Interval(float(score.score), float(score._mean - score._ci), float(score._mean + score._ci))
+
+
+def fluency(split: TextSplit, corpus: Corpus, language_model: Run) -> tuple[Interval, float]:
+    texts = reread(texts_of(split, corpus), _text_corpus(language_model))
+    try:
+        nll = importance_nll(language_model.model, None, texts).nll
+    except NoDensityError:
+        raise ValueError(f"{type(language_model.model).__name__} is no language model: it has no density") from None
+    both = np.stack([nll, texts.lengths], 1)
+    rng = np.random.default_rng(0)
+    sums = np.stack([both[rng.integers(len(both), size=len(both))].sum(0) for _ in range(1000)])
+    low, high = np.quantile(np.exp(sums[:, 0] / sums[:, 1]), [0.025, 0.975])
+    unknown = float((texts.flat == UNK).mean()) if len(texts.flat) else 0.0
+    return Interval(float(np.exp(nll.sum() / texts.lengths.sum())), float(low), float(high)), unknown
+
+
+def judged(judge: Run, split: TextSplit, corpus: Corpus, name: str, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log p(class) by a judge in the order of the run's classes, and the classes asked for."""
+    texts = reread(texts_of(split, corpus), _text_corpus(judge))
+    found = classify(judge.model, judge.guide, texts, names=judge.corpus.labels)
+    order = [judge.corpus.labels.index(label) for label in corpus.attributes[name]]
+    return found.log_probability[:, order], asked
+
+
+def accuracy(log_p: np.ndarray, asked: np.ndarray) -> Interval:
+    rows = np.flatnonzero(asked >= 0)
+    right = (log_p[rows].argmax(1) == asked[rows]).astype(float)
+    low, high = _bootstrap(right[:, None], RESAMPLES, 0)[0]
+    return Interval(float(right.mean()), float(low), float(high))
+
+
+def labels_of(split: TextSplit, name: str, corpus: Corpus) -> np.ndarray:
+    column = list(corpus.attributes).index(name)
+    if split.attributes is not None:
+        return split.attributes[:, column]
+    return np.full(len(split), -1) if split.labels is None else split.labels
+
+
+def known_text(corpus: Corpus) -> tuple[set[tuple[int, ...]], set[tuple[int, ...]]]:
+    """The sentences of train, and their runs of four words."""
+    train = sentences_of(corpus.train)
+    sentences = [tuple(train.words(row)) for row in range(len(train))]
+    return set(sentences), {g for words in sentences for g in zip(*(words[k:] for k in range(4)), strict=False)}
+
+
+def sentences_of(split: Any) -> TextSplit:
+    if not isinstance(split, TextSplit):
+        raise ValueError(f"found a {type(split).__name__} where sentences are wanted")
+    return split
+
+
+def from_code(run: Run, split: TextSplit, most: int = 10_000) -> dict[str, tuple[Interval, float]]:
+    """How well each attribute is foretold from the mean of q(z | x) alone, and the share of the commonest class.
+
+    Logistic regression (scikit-learn, standardised means, C = 1) on at most `most` training sentences, judged on
+    `split`. Where z and the attribute are independent, as is intended, both numbers are alike.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
+    try:
+        linear, pipeline, scaling = (
+            importlib.import_module(f"sklearn.{part}") for part in ("linear_model", "pipeline", "preprocessing")
+        )
+    except ImportError:
+        raise ImportError("a probe of z needs scikit-learn: pip install 'pyro-nlp[documents]'") from None
+    assert run.guide is not None
+    model: Any = run.model
+    train = sentences_of(run.corpus.train)
+    train = train.take(np.random.default_rng(0).permutation(len(train))[:most])
+    codes = [posteriors(run.model, run.guide, part)["z"].mean for part in (train, split)]
+    found = {}
+    for name in model.attributes:
+        labels = [labels_of(part, name, run.corpus) for part in (train, split)]
+        known = [label >= 0 for label in labels]
+        if min(k.sum() for k in known) == 0 or len(np.unique(labels[0][known[0]])) < 2:
+            continue
+        probe = pipeline.make_pipeline(scaling.StandardScaler(), linear.LogisticRegression(max_iter=1000))
+        probe.fit(codes[0][known[0]], labels[0][known[0]])
+        right = (probe.predict(codes[1][known[1]]) == labels[1][known[1]]).astype(float)
+        low, high = _bootstrap(right[:, None], RESAMPLES, 0)[0]
+        commonest = float(np.bincount(labels[1][known[1]]).max() / known[1].sum())
+        found[name] = (Interval(float(right.mean()), float(low), float(high)), commonest)
+    return found
+
+
+def _text_corpus(run: Run) -> TextCorpus:
+    if not isinstance(run.corpus, TextCorpus):
+        raise ValueError(f"{type(run.model).__name__} on {run.corpus.called} reads no sentences: give a run that does")
+    return run.corpus
