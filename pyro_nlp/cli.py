@@ -85,7 +85,7 @@ def _fail(error: BaseException, message: str, status: int, debug: bool) -> int:
     return status
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """Without the shapes of all sites, which Pyro adds to what a model raises."""
     return re.split(r"\n *Trace Shapes:", str(error))[0]
 
@@ -156,6 +156,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--split", choices=("train", "valid", "test"), default="test")
     evaluation.add_argument("--precision", choices=("float32", "bf16", "auto"), default="float32")
     evaluation.add_argument("--seed", type=int, default=0)
+    evaluation.add_argument(
+        "--judge",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="of a model that writes to order: a classifier trained on other sentences; one for each attribute",
+    )
+    evaluation.add_argument("--fluency", metavar="RUN", help="a language model that says how fluent the sentences are")
     evaluation.add_argument("--json", action="store_true", help="print JSON")
     compare_options(command("compare", compare, "train one model by several strategies, and judge all alike", True))
     diagnose_options(command("diagnose", diagnose, "whether runs are to be believed: a table, and report.html"))
