@@ -24,7 +24,9 @@ class KnownTags(Auxiliary):
 
     They count once in the bound and `weight` times more here. Without this the words of the other sentences outvote a
     few tags, and states settle on classes of their own. The loss is a mean over all sentences: a weight of about
-    1 / (share that is seen) lets the tagged sentences say as much as the others together.
+    1 / (share that is seen) lets the tagged sentences say as much as the others together. Where few batches hold one,
+    their gradients are the largest by far: clipping (`Training(clip=...)`, 5 by default) would take the weight back,
+    so set it to None.
 
     Validation adds weight times share times -log p(x, tags) of its sentences, all of them tagged: what the loss would
     be there on average. A split without tags adds nothing, and a weight that a schedule moves counts as 1.
