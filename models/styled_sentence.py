@@ -55,8 +55,8 @@ class StyledSentence(PyroModule):
 
     def forward(self, batch: TextBatch) -> None:
         with batch.documents():
-            z = pyro.sample("z", dist.Normal(self.zero, 1.0).expand([self.latent]).to_event(1))
             c = pyro.sample("c", dist.OneHotCategorical(logits=self.prior))
+            z = pyro.sample("z", dist.Normal(self.zero, 1.0).expand([self.latent]).to_event(1))
             states = self.decoder(cat(z, c @ self.codes), batch.inputs)
             pyro.sample("x", WordSequence(states, self.head, batch.mask), obs=batch.targets)
 

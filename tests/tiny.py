@@ -17,6 +17,7 @@ from pyro_nlp.guides.categorical import CategoricalGuide
 from pyro_nlp.guides.gaussian import GaussianGuide
 from pyro_nlp.guides.multi_categorical import MultiCategoricalGuide
 from pyro_nlp.guides.point import PointGuide
+from pyro_nlp.guides.stacked import StackedGuide
 from pyro_nlp.guides.styled import StyledGuide
 from pyro_nlp.guides.vector import VectorGuide
 from pyro_nlp.models.discrete_sentence import DiscreteSentence
@@ -25,6 +26,7 @@ from pyro_nlp.models.sentence_autoencoder import SentenceAutoencoder
 from pyro_nlp.models.sentence_lm import SentenceLM
 from pyro_nlp.models.sentence_mixture import SentenceMixture
 from pyro_nlp.models.sentence_vae import SentenceVAE
+from pyro_nlp.models.stacked_sentence import StackedSentence
 from pyro_nlp.models.styled_sentence import StyledSentence
 from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder
 
@@ -187,3 +189,13 @@ def styled(seed: int = 0, **options: Any) -> tuple[StyledSentence, StyledGuide]:
     torch.manual_seed(seed)
     model = sharpen(StyledSentence(VOCABULARY, LATENT, CLASSES, CODE, decoder))
     return model, sharpen(StyledGuide(VOCABULARY, LATENT, CLASSES, encoder, **options))
+
+
+STYLE = 2
+
+
+def stacked(seed: int = 0, **options: Any) -> tuple[StackedSentence, StackedGuide]:
+    """A stacked sentence model and its guide; options are the guide's."""
+    torch.manual_seed(seed)
+    model = sharpen(StackedSentence(VOCABULARY, LATENT, CLASSES, STYLE, WIDTH, decoder))
+    return model, sharpen(StackedGuide(VOCABULARY, LATENT, CLASSES, STYLE, WIDTH, encoder, **options))

@@ -60,8 +60,11 @@ def _part(name: str, model: nn.Module, guide: nn.Module | None) -> nn.Module:
 
 
 def _begin_with_run(part: nn.Module, name: str, folder: RunFolder, corpus: Corpus) -> None:
-    """Load the model of a run into a part that has the same parameters, and the same words."""
+    """Load the model or the guide of a run into a part that has the same parameters, and the same words."""
     weights = folder.load_weights("model")
+    if weights.keys() != part.state_dict().keys() and folder.has("guide.safetensors"):
+        guide = folder.load_weights("guide")
+        weights = guide if guide.keys() == part.state_dict().keys() else weights
     if folder.has("vocabulary.json") and corpus.vocabulary is not None:
         theirs = Vocabulary.from_json(folder.read_text("vocabulary.json"))
         ours = corpus.vocabulary.words

@@ -21,7 +21,7 @@ from pyro_nlp.inference.estimators import Estimator, Marginalize, Relax, ScoreFu
 from pyro_nlp.inference.pyro_bounds import PyroELBO
 from pyro_nlp.inference.sites import Scope, Site, SiteTerms, StructureError, exact_kl, is_latent
 from pyro_nlp.inference.support import LIMIT, base, one_hot
-from pyro_nlp.inference.terms import collect, not_finite, trace_guide, trace_model
+from pyro_nlp.inference.terms import Terms, collect, not_finite, trace_guide, trace_model
 
 if TYPE_CHECKING:
     from pyro_nlp.inference.strategy import Objective
@@ -277,18 +277,20 @@ def _same(first: Site, second: Site) -> bool:
     return same and torch.equal(first["fn"].log_prob(first["value"]), second["fn"].log_prob(second["value"]))
 
 
+def _reached(terms: Terms, name: str) -> Tensor | None:
+    """The gradient at a site's value of what the model says of all the others; None where it depends on none of it."""
+    total = terms.log_likelihood.sum() + sum(site.log_p.sum() for other, site in terms.sites.items() if other != name)
+    if not total.requires_grad:
+        return None
+    return torch.autograd.grad(total, terms.sites[name].value, allow_unused=True, retain_graph=True)[0]
+
+
 def _refuse_index(objective: Objective, relaxed: list[str], batch: Batch) -> None:
     """A relaxed sample has to be used in a way that lets a gradient through."""
     with torch.enable_grad():
         terms = objective.terms(batch)
-        values = [terms.sites[name].value for name in relaxed]
-        live = [name for name, value in zip(relaxed, values, strict=True) if value.requires_grad]
-        if not live or not terms.log_likelihood.requires_grad:
-            reached: Any = [None] * len(live)
-        else:
-            reached = torch.autograd.grad(
-                terms.log_likelihood.sum(), [terms.sites[name].value for name in live], allow_unused=True
-            )
+        live = [name for name in relaxed if terms.sites[name].value.requires_grad]
+        reached = [_reached(terms, name) for name in live]
     for name, gradient in zip(live, reached, strict=True):
         if gradient is None:
             raise StructureError(
@@ -314,8 +316,9 @@ def describe(latent: Latent, estimator: Estimator, kl: KL, rows: int) -> dict[st
 
 def _kl_form(latent: Latent) -> str:
     assert latent.pair is not None
+    at_draw = "log q - log p at the draw"
     try:
         exact_kl(latent.pair.q, latent.pair.p)
     except NotImplementedError:
-        return "log q - log p at the draw"
-    return "closed form"
+        return at_draw
+    return at_draw if latent.pair.entangled else "closed form"

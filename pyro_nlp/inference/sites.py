@@ -187,10 +187,13 @@ def exact_kl(q: TorchDistribution, p: TorchDistribution) -> Tensor:
 
 
 class SiteTerms:
-    """One latent site, seen from the guide (q) and from the model (p). Everything is computed when asked for."""
+    """One latent site, seen from the guide (q) and from the model (p). Everything is computed when asked for.
 
-    def __init__(self, name: str, guide: Site, model: Site, scope: Scope) -> None:
-        self.name, self.guide, self.model, self.scope = name, guide, model, scope
+    An `entangled` site may depend in the model on what the guide draws after it: its KL is log q - log p at the draw.
+    """
+
+    def __init__(self, name: str, guide: Site, model: Site, scope: Scope, entangled: bool = False) -> None:
+        self.name, self.guide, self.model, self.scope, self.entangled = name, guide, model, scope, entangled
         self.drawn: Drawn | None = guide["infer"].get("drawn")
 
     @property
@@ -277,8 +280,10 @@ class SiteTerms:
 
     @cached_property
     def analytic(self) -> bool:
-        """Whether a closed form of the KL may be used: both sides have the same scale and mask, and the estimator does
-        not ask for densities at the draw."""
+        """Whether a closed form of the KL may be used: both sides have the same scale and mask, what the guide draws
+        later has no part in p, and the estimator does not ask for densities at the draw."""
+        if self.entangled:
+            return False
         density = self.drawn is not None and (self.drawn.path_only or self.drawn.log_density is not None)
         return not density and all(_equal(self.guide[what], self.model[what]) for what in ("scale", "mask"))
 

@@ -34,7 +34,7 @@ from pyro_nlp.inference.sites import (
     is_random,
     is_subsample,
 )
-from pyro_nlp.inference.support import base, categories
+from pyro_nlp.inference.support import base, categories, constant
 
 __all__ = [
     "Scope",
@@ -242,7 +242,7 @@ def collect(guide_trace: Trace, model_trace: Trace, scope: Scope, summed: tuple[
             )
         if partner["is_observed"]:
             raise StructureError(f"site '{name}' is observed in the model: drop it from the guide.")
-        sites[name] = SiteTerms(name, site, partner, scope)
+        sites[name] = SiteTerms(name, site, partner, scope, _entangled(name, latent, model_trace))
     marginal = {table.site for table in summed}
     observed, likelihoods = {}, {}
     nodes: dict[str, Site] = dict(model_trace.nodes)
@@ -260,6 +260,20 @@ def collect(guide_trace: Trace, model_trace: Trace, scope: Scope, summed: tuple[
     computed = {name: site for name, site in nodes.items() if is_deterministic(site)}
     found = Terms(observed, sites, scope, likelihoods=likelihoods, deterministic=computed)
     return _sum_out(found, model_trace, summed) if summed else found
+
+
+def _entangled(name: str, latent: Iterable[str], model_trace: Trace) -> bool:
+    """Whether the guide draws after this site one that the model draws before it: q(a) q(b | a) and p(b) p(a | b).
+
+    Then p(a | b) is asked at a b that depends on a, and E_q[log q(a) - log p(a | b)] is no mean of closed forms. What
+    the sites really depend on is not known, so that their order decides, as in Pyro's TraceMeanField_ELBO; but a p that
+    is the same for all documents and draws, where there are several, depends on nothing.
+    """
+    place = {node: i for i, node in enumerate(model_trace.nodes)}
+    guide = list(latent)
+    later = any(place.get(other, len(place)) < place[name] for other in guide[guide.index(name) + 1 :])
+    p: Any = model_trace.nodes[name]["fn"]
+    return later and not (p.batch_shape.numel() > 1 and constant(p))
 
 
 def _sum_out(found: Terms, model_trace: Trace, summed: tuple[Table, ...]) -> Terms:

@@ -54,7 +54,19 @@ from pyro_nlp.nn import (
     VampPrior,
     WordEmissions,
 )
-from tests.tiny import LATENT, VOCABULARY, WIDTH, Sentences, discrete, gradients, mixture, padded, sharpen, styled
+from tests.tiny import (
+    LATENT,
+    VOCABULARY,
+    WIDTH,
+    Sentences,
+    discrete,
+    gradients,
+    mixture,
+    padded,
+    sharpen,
+    stacked,
+    styled,
+)
 
 # without dropout: several tests compare two passes
 DECODERS: dict[str, Any] = {
@@ -162,6 +174,7 @@ ZOO: dict[str, Entry] = {
             "z and c apart": lambda corpus: styled(joint=False)[1],
         },
     ),
+    "stacked sentence": Entry(Sentences, lambda: stacked()[0], {"stacked": lambda corpus: stacked()[1]}),
     "class language model": Entry(
         Sentences,
         partial(ClassLanguageModel, VOCABULARY, 3, 4, DECODERS["LSTMDecoder"], supervision=0.0),
