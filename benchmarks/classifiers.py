@@ -22,9 +22,9 @@ row or seed that is not in the table has not been run.
                     validation log p(x); bf16 where this machine is faster in it
 
 Networks train for at most 15 epochs of at least 1,000 sentences: a smaller set is passed as often as that takes. In
-batches of 32, or of a quarter of a smaller set. Validated after every pass; after an epoch without a better validation
-bound the best parameters are taken back and the rate is halved; the second time ends it. All on test: `accuracy`,
-`log loss` in nats, `calibration error` of the likeliest class in 10 bins of equal numbers.
+batches of 32, or of a quarter of a smaller set. Validated after every pass; after an epoch (of a smaller set three)
+without a better validation bound the best parameters are taken back and the rate is halved; the second time ends it.
+All on test: `accuracy`, `log loss` in nats, `calibration error` of the likeliest class in 10 bins of equal numbers.
 
 Differences: the first less the second of a pair, mean over seeds that both have; ± is over seeds. Curves cross between
 the sizes where the sign changes.
@@ -164,7 +164,7 @@ def network(name: str, words: int, classes: int, sentences: int) -> tuple[Any, T
         epochs=EPOCHS * passes,
         batch_size=max(1, min(BATCH, sentences // 4)),
         optimizer=Adam(0.004 if generative else 0.002),
-        plateau=Plateau(patience=passes, decays=1),
+        plateau=Plateau(patience=1 if passes == 1 else 3 * passes, decays=1),
         precision="auto" if generative else "float32",
     )
     return model, training

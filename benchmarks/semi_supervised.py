@@ -1,12 +1,12 @@
-"""What unlabelled sentences add to few labelled ones: M2 of Kingma et al. 2014b on text, under several strategies.
+"""What unlabelled sentences add to few labelled ones: M2 and M1+M2 of Kingma et al. 2014b on text.
 
 Protocol, fixed before any result: `SST` (binary) and `Polarity` (our split by a hash), words of the training split seen
 twice. The share n / N of the training labels is seen, n of 50, 200, 500 or 2,000; which ones follows from a sentence's
 place in the split, which the seed permutes, so that their number is n in expectation: `labels` is what it was. Seeds
 0 to 2; a row or seed that is not in the table has not been run.
 
-    supervised      `TextClassifier` on those labels alone; encoder as below; as `benchmarks.classifiers`: epochs of at
-                    least 1,000 sentences, at most 15, chosen by the log loss of n validation labels
+    supervised      `TextClassifier` on those labels alone; encoder as below; trained as in `benchmarks.classifiers`,
+                    chosen by the log loss of n validation labels
     naive Bayes     on those labels alone, in closed form; smoothing by the same labels
     M2, ...         `StyledSentence`, z of 8, code of 16, LSTM of 64, and `StyledGuide`, LSTM of 64 pooled by maximum,
                     dropout .3 on vectors; `KnownLabels` at 0.1 N / n, the alpha of the paper; KL weight from .01 to 1
@@ -16,10 +16,14 @@ place in the split, which the seed permutes, so that their number is n in expect
       rloo, nvil    drawn twice, score function with the other draw or a network as baseline
       relaxed       Gumbel-softmax, temperature from 1 to .5 over training, categorical KL
       straight through   the same with hard draws
+    M1+M2           M1: `SentenceVAE`, z1 of 32, LSTM of 64, the same encoder, without labels; KL weight from .01 to 1
+                    in three epochs, 8 nats of it free, shared by the dimensions, or z1 would say nothing; 10 epochs.
+                    Then `StackedSentence` with M1 fixed: z2 of 8, hidden layers of 64, `KnownLabels` as above, the
+                    class enumerated, 10 epochs; rates and batches as above, each stage by its validation bound
 
-`guide` is the accuracy of q(c | x), which is what M2 classifies by; `Bayes` that of p(x, c) by 20 importance samples of
-z for each class. Both on test, in percent, as are log loss (nats) and calibration error of `guide`. `minus supervised`
-is paired by seed; ± is over seeds.
+`guide` is the accuracy of q(c | x), which is what M2 classifies by (M1+M2: of q(c | z1), the mean over 20 draws of z1);
+`Bayes` that of p(x, c) by 20 importance samples of the other latents for each class. Both on test, in percent, as are
+log loss (nats) and calibration error of `guide`. `minus supervised` is paired by seed; ± is over seeds.
 
 No published number is comparable: Xu et al. 2017 (arXiv:1603.02514) classify the long documents of IMDB.
 
@@ -30,6 +34,7 @@ No published number is comparable: Xu et al. 2017 (arXiv:1603.02514) classify th
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -46,6 +51,8 @@ from benchmarks.rows import read, wide, write
 from pyro_nlp.data import TextSplit
 from pyro_nlp.distributions.labelled import seen_labels
 from pyro_nlp.evaluation import Classification, classify
+from pyro_nlp.guides.gaussian import GaussianGuide
+from pyro_nlp.guides.stacked import StackedGuide
 from pyro_nlp.guides.styled import StyledGuide
 from pyro_nlp.inference import (
     ELBO,
@@ -53,6 +60,7 @@ from pyro_nlp.inference import (
     Adam,
     Enumerate,
     Exponential,
+    FreeBits,
     KnownLabels,
     LeaveOneOut,
     Linear,
@@ -63,6 +71,8 @@ from pyro_nlp.inference import (
     Training,
     fit,
 )
+from pyro_nlp.models.sentence_vae import SentenceVAE
+from pyro_nlp.models.stacked_sentence import StackedSentence
 from pyro_nlp.models.styled_sentence import StyledSentence
 from pyro_nlp.nn import LSTMDecoder
 
@@ -80,7 +90,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 ALONE = {"supervised": "LSTM", "naive Bayes": "naive Bayes"}
 """What sees the labelled sentences only, by its name in `benchmarks.classifiers`."""
-SYSTEMS = (*ALONE, *STRATEGIES)
+STACKED = "M1+M2"
+SYSTEMS = (*ALONE, *STRATEGIES, STACKED)
 FOLDER = RESULTS / "semi_supervised"
 COLUMNS = {
     "labels": "",
@@ -128,6 +139,29 @@ def semi_supervised(corpus: str, name: str, seed: int, labels: int) -> tuple[Cla
     return classify(run.model, run.guide, whole.test, names=whole.labels, samples=20), len(rows)
 
 
+def stacked(corpus: str, name: str, seed: int, labels: int) -> tuple[Classification, int]:
+    """M1+M2's classification of test, and the labels it has seen."""
+    whole = corpus_of(corpus)
+    train, rows, share = permuted(corpus, seed, labels)
+    words, classes = len(whole.vocabulary), len(whole.labels)
+    part = Part(whole, train, whole.valid, whole.test)
+    decoder = partial(LSTMDecoder, embedding=64, width=64)
+    options: dict[str, Any] = {"epochs": 2 * EPOCHS, "optimizer": Adam(0.003), "plateau": None, "precision": "auto"}
+    torch.manual_seed(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        m1, reader = SentenceVAE(words, 32, decoder), GaussianGuide(words, 32, encoder("LSTM"))
+        kl = KL(Linear(0.01, 1.0, epochs=3), FreeBits(8.0))
+        run = f"{folder}/m1"
+        fit(m1, reader, part, Strategy(kl=kl), Training(**options), seed=seed, out=run, progress=False)
+        model = StackedSentence(words, 32, classes, 8, 64, decoder)
+        guide = StackedGuide(words, 32, classes, 8, 64, encoder("LSTM"), supervision=share)
+        halves = ("model.sentence", "guide.sentence")
+        training = Training(**options, start=dict.fromkeys(halves, run), fixed=halves)
+        strategy = Strategy(discrete=Enumerate(), auxiliary=(KnownLabels(0.1 / share),))
+        found = fit(model, guide, part, strategy, training, seed=seed, progress=False)
+    return classify(found.model, found.guide, whole.test, names=whole.labels, samples=20), len(rows)
+
+
 def file(corpus: str, name: str, labels: int, seed: int) -> Path:
     """Where the result of one row is."""
     return FOLDER / corpus / f"{name.replace(', ', '_').replace(' ', '_')}-{labels}-{seed}.json"
@@ -139,7 +173,8 @@ def finish(corpus: str, name: str, labels: int, seed: int) -> None:
     if path.exists():
         return
     began = perf_counter()
-    found, seen = (alone if name in ALONE else semi_supervised)(corpus, name, seed, labels)
+    how = alone if name in ALONE else stacked if name == STACKED else semi_supervised
+    found, seen = how(corpus, name, seed, labels)
     judged = found if found.guide is None else found.by_guide()
     measures: dict[str, Any] = {
         "seed": seed,
@@ -187,7 +222,7 @@ def markdown(found: list[Row]) -> str:
 
 def main() -> None:
     """Run what is missing, and write results/semi_supervised.json from what is there."""
-    parser = argparse.ArgumentParser(description="M2 on text: accuracy by the number of labels and by strategy.")
+    parser = argparse.ArgumentParser(description="M2 and M1+M2 on text: accuracy by number of labels and strategy.")
     parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=CORPORA)
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
     parser.add_argument("--labels", nargs="+", type=int, choices=LABELS, default=LABELS)

@@ -62,11 +62,12 @@ def test_labels_are_seen_by_the_guide_and_the_baseline_alike(toy: LabelledLines)
     train, rows, share = semi_supervised.permuted("sst", 0, 50)
     other = semi_supervised.permuted("sst", 1, 50)[0]
     assert 25 < len(rows) < 75 and share == 50 / len(train) and not np.array_equal(train.flat, other.flat)
-    for name in ("naive Bayes", "M2, enumerate"):
+    for name in ("naive Bayes", "M2, enumerate", "M1+M2"):
         semi_supervised.finish("sst", name, 50, 0)
     found = read(semi_supervised.file("sst", "M2, enumerate", 50, 0))
     assert found["labels"] == len(rows) == read(semi_supervised.file("sst", "naive Bayes", 50, 0))["labels"]
     assert {"guide", "Bayes", "NLL"} <= found.keys()
+    assert {"guide", "Bayes", "NLL"} <= read(semi_supervised.file("sst", "M1+M2", 50, 0)).keys()
     assert "| M2, enumerate |" in semi_supervised.markdown(list(semi_supervised.rows()))
 
 
@@ -74,7 +75,7 @@ def test_a_small_training_set_is_read_without_copies_in_batches_of_a_quarter(toy
     for sentences, passes, batch in ((20, 50, 5), (60, 17, 15), (999, 2, 32), (1000, 1, 32), (3, 334, 1)):
         training = classifiers.network("LSTM", 9, 2, sentences)[1]
         assert (training.epochs, training.batch_size) == (15 * passes, batch)
-        assert training.plateau is not None and training.plateau.patience == passes
+        assert training.plateau is not None and training.plateau.patience == (1 if passes == 1 else 3 * passes)
     _, epochs = classifiers.trained("CNN", classifiers.part_of(toy, 10, 0), 0)
     assert 2 <= epochs <= 15
 
