@@ -54,8 +54,8 @@ class ControlledSentence(PyroModule):
 
     def forward(self, batch: TextBatch) -> None:
         with batch.documents():
-            z = pyro.sample("z", dist.Normal(self.zero, 1.0).expand([self.latent]).to_event(1))
             c = [pyro.sample(a, dist.OneHotCategorical(self.zero.new_ones(k))) for a, k in self.attributes.items()]
+            z = pyro.sample("z", dist.Normal(self.zero, 1.0).expand([self.latent]).to_event(1))
             states = self.decoder(cat(z, *c), batch.inputs)
             pyro.sample("x", WordSequence(states, self.head, batch.mask), obs=batch.targets)
 

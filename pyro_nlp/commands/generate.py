@@ -20,6 +20,7 @@ from pyro_nlp.data.batches import TextBatch
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.tokenise import detokenise
 from pyro_nlp.evaluation import analogy, impute, interpolate, is_topic_model, reconstruct, sample_prior
+from pyro_nlp.evaluation.controlling import has_attributes, transfer, wanted, write_to_order
 from pyro_nlp.inference.fit import Run
 from pyro_nlp.nn import BLANK
 
@@ -35,13 +36,14 @@ def generate_options(made: argparse.ArgumentParser) -> None:
             "interpolations",
             "analogies",
             "imputations",
+            "transfers",
             *topic_kinds.KINDS,
             ranking.KIND,
             compressing.KIND,
         ),
         help="by default samples, reconstructions and interpolations, topics of a model of documents, a ranking by one "
-        "of answers, compressions by one of sentences; analogies: a is to b as c is to what is written; nearest: the "
-        "documents with most of each topic",
+        "of answers, compressions by one of sentences; analogies: a is to b as c is to what is written; transfers: "
+        "sentences with other attributes; nearest: the documents with most of each topic",
     )
     made.add_argument(
         "--sentence",
@@ -61,6 +63,13 @@ def generate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--temperature", type=temperature, default=1.0, help="of ancestral sampling; 0 is greedy")
     made.add_argument("--beam", type=positive, default=10)
     made.add_argument("--steps", type=two_or_more, default=7, help="sentences of an interpolation, ends included")
+    made.add_argument(
+        "--attribute",
+        action="append",
+        default=[],
+        metavar="NAME=CLASS",
+        help="what samples or transfers are to be, as sentiment=positive; repeat it for several attributes",
+    )
     ranking.rank_options(made)
     compressing.compress_options(made)
     made.add_argument("--seed", type=int, default=0)
@@ -131,6 +140,12 @@ def _kinds(options: argparse.Namespace, run: Run) -> list[str]:
         raise ValueError(f"{name} does not write text")
     if asked in topic_kinds.KINDS:
         raise ValueError(f"{name} has no topics: it writes sentences")
+    ordered = has_attributes(run.model)
+    if not ordered and (asked == "transfers" or options.attribute):
+        raise ValueError(f"{name} has no attributes to write to order: train one that has, as controlled_sentence")
+    if asked in (None, "samples", "transfers") and ordered:
+        default = ["transfers"] if options.sentence else ["samples"] if options.attribute else ["samples", "transfers"]
+        return [asked] if asked else default
     if not latent and asked in ("reconstructions", "interpolations", "analogies"):
         raise ValueError(f"{name} has no latents: it writes samples and imputations")
     return [asked] if asked else ["samples", "reconstructions", "interpolations"] if latent else ["samples"]
@@ -157,12 +172,44 @@ def _lines(corpus: Any, ids: Any) -> list[str]:
     return [detokenise(corpus.vocabulary.decode(row)) for row in ids]
 
 
+def _asked(options: argparse.Namespace, run: Run) -> dict[str, int]:
+    """The classes of `--attribute`, by number."""
+    pairs = [given.partition("=") for given in options.attribute]
+    if wrong := next((given for given, (_, sign, _) in zip(options.attribute, pairs, strict=True) if not sign), None):
+        raise ValueError(f"--attribute {wrong!r} is to be a name and a class, as sentiment=positive")
+    model: Any = run.model
+    known = {name: classes for name, classes in run.corpus.attributes.items() if name in model.attributes}
+    return wanted(known, {name: value for name, _, value in pairs})
+
+
+def _transfers(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str, str]]:
+    sentences = _sentences(options, corpus, options.count)
+    split = TextSplit.from_sentences(sentences)
+    assert run.guide is not None
+    method = options.method or "beam"
+    extra = {"beam": options.beam, "temperature": options.temperature}
+    found = transfer(run.model, run.guide, split, _asked(options, run), seed=options.seed, method=method, **extra)
+    written = _lines(corpus, [found.split.words(row) for row in range(len(split))])
+    becomes = zip(*(([corpus.attributes[n][c] for c in classes]) for n, classes in found.asked.items()), strict=True)
+    triples = zip(_lines(corpus, sentences), map(", ".join, becomes), written, strict=True)
+    return [{"sentence": a, "to be": b, "becomes": c} for a, b, c in triples]
+
+
+def _ordered(options: argparse.Namespace, run: Run, corpus: Any, extra: dict[str, Any]) -> list[str]:
+    found = write_to_order(run.model, options.count, _asked(options, run), seed=options.seed, **extra)
+    lines = _lines(corpus, [found.split.words(row) for row in range(len(found.split))])
+    asked = zip(*([corpus.attributes[n][c] for c in classes] for n, classes in found.asked.items()), strict=True)
+    return [f"{', '.join(classes)}: {line}" for classes, line in zip(asked, lines, strict=True)]
+
+
 def _samples(options: argparse.Namespace, run: Run, corpus: Any) -> list[str]:
     extra = {
         "method": options.method or "ancestral",
         "temperature": options.temperature,
         "beam": options.beam,
     }
+    if has_attributes(run.model):
+        return _ordered(options, run, corpus, extra)
     return _lines(corpus, sample_prior(run.model, corpus.test, options.count, seed=options.seed, **extra))
 
 
@@ -225,4 +272,5 @@ _WRITERS: dict[str, Callable[..., Any]] = {
     "interpolations": _interpolations,
     "analogies": _analogies,
     "imputations": _imputations,
+    "transfers": _transfers,
 }

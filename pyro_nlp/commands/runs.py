@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pyro_nlp import recipe as recipes
 from pyro_nlp.commands.options import printed_config
@@ -32,6 +33,8 @@ from pyro_nlp.evaluation import (
     report_compressions,
 )
 from pyro_nlp.evaluation.classifying import DRAWS
+from pyro_nlp.evaluation.control_report import report_control
+from pyro_nlp.evaluation.controlling import has_attributes
 from pyro_nlp.inference import Interrupted, Run, RunFolder, fit
 from pyro_nlp.recipe_errors import RecipeError
 from pyro_nlp.recipe_strategies import find_strategy
@@ -138,6 +141,13 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     compressions, guide = None, run.guide
     if isinstance(loaded.corpus, CompressionCorpus) and guide is not None and is_compressor(run.model, guide, split):
         compressions = report_compressions(run.model, guide, loaded.corpus, options.split, precision=options.precision)
+    control = None
+    if run.guide is not None and has_attributes(run.model) and isinstance(split, TextSplit):
+        judges = [recipes.open_run(judge)[0] for judge in options.judge]
+        fluency = None if options.fluency is None else recipes.open_run(options.fluency)[0]
+        control = report_control(run, split, judges, fluency, seed=options.seed)
+    elif options.judge or options.fluency:
+        raise ValueError(f"{type(run.model).__name__} writes nothing to order: leave out --judge and --fluency")
     protocol = {
         "split": options.split,
         "samples": options.samples,
@@ -145,7 +155,8 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         "precision": options.precision,
     }
     if options.json:
-        parts = {"topics": topics, "answers": answers, "classes": classes, "trees": trees, "compressions": compressions}
+        parts: dict[str, Any] = {"topics": topics, "answers": answers, "classes": classes, "trees": trees}
+        parts |= {"compressions": compressions, "control": control}
         more = {name: part.as_dict() for name, part in parts.items() if part is not None}
         print(json.dumps({"run": str(options.run_folder), "protocol": protocol} | found.as_dict() | more, indent=2))
         return
@@ -156,6 +167,8 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         OUT.print(answers.table(f"answers, {options.split} split; 95 % intervals over questions"), markup=False)
     if classes is not None:
         OUT.print(classes.table(f"classes, {options.split} split; 95 % intervals over documents"), markup=False)
+    if control is not None:
+        OUT.print(control.table(f"control, {options.split} split; 95 % intervals over sentences"), markup=False)
     if trees is not None:
         OUT.print(trees.table(f"trees, {options.split} split; 95 % intervals over sentences"), markup=False)
     if compressions is not None:

@@ -20,6 +20,7 @@ from pyro_nlp.data.documents import DocstringDocuments
 from pyro_nlp.data.google_compression import GoogleCompression
 from pyro_nlp.data.hub import HuggingFace
 from pyro_nlp.data.labelled_corpora import SST, LabelledCorpus, Polarity, YelpStyle
+from pyro_nlp.data.left_out import Without
 from pyro_nlp.data.loading import plan, shard
 from pyro_nlp.data.named_docstrings import NamedDocstrings
 from pyro_nlp.data.newsgroups import TwentyNews
@@ -96,6 +97,7 @@ __all__ = [
     "Vocabulary",
     "WikiQA",
     "WithTense",
+    "Without",
     "WordList",
     "YelpStyle",
     "align",

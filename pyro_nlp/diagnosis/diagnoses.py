@@ -11,7 +11,7 @@ from rich.table import Table
 
 import pyro_nlp
 from pyro_nlp.data.splits import Split
-from pyro_nlp.diagnosis import compressions, inferred, pairs, sections, spaces, topics, written
+from pyro_nlp.diagnosis import compressions, inferred, orders, pairs, sections, spaces, topics, written
 from pyro_nlp.diagnosis.progress import progress_bar
 from pyro_nlp.diagnosis.subject import LeftOut, Protocol, Subject
 from pyro_nlp.diagnosis.verdict import Verdict, verdict
@@ -47,6 +47,7 @@ SECTIONS = (
     Section("ranking", "Ranking", pairs.ranking, pairs.has_answers),
     Section("questions", "Questions", pairs.questions, pairs.has_answers),
     Section("label_gap", "What the label says", pairs.label_gap, pairs.has_label_gap),
+    Section("orders", "Written to order", orders.orders, orders.has_orders),
     Section("compressions", "Compressions", compressions.compressions, compressions.has_compressions),
     Section("alignments", "Where the decoder looks", pairs.alignments, pairs.has_attention),
     Section("curves", "Training", sections.curves),

@@ -24,6 +24,8 @@ from pyro_nlp.diagnosis.blocks import (
 )
 from pyro_nlp.diagnosis.diagnoses import SECTIONS, Diagnosis
 from pyro_nlp.diagnosis.inferred import Checks
+from pyro_nlp.diagnosis.orders import LEAD as ORDERS
+from pyro_nlp.diagnosis.orders import show_orders
 from pyro_nlp.diagnosis.sections import Curve, Dimensions, Documents, Projection, Weights
 from pyro_nlp.diagnosis.spaces import Sensitivity, Traversal
 from pyro_nlp.diagnosis.written import Interpolation, Reconstruction
@@ -246,6 +248,7 @@ VIEWS: dict[str, tuple[str, Callable[..., list[Block]]]] = {
         "What is written while one dimension moves from -3 to 3 standard deviations of the prior and all others stay.",
         _traversals,
     ),
+    "orders": (ORDERS, show_orders),
     "interpolations": (
         "What the model writes on the straight line between the codes of two documents. A latent space in use changes "
         "sense by sense; a collapsed one writes one sentence.",

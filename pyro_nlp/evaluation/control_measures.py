@@ -45,19 +45,32 @@ def refuse_judge(judge: Run, run: Run, split: TextSplit) -> int:
     Returns:
         How many sentences of the split stand in what it was trained on, by normalised text.
     """
-    if judge.corpus.fingerprint == run.corpus.fingerprint:
+    who = f"the judge was trained on {judge.corpus.called}"
+    if not callable(getattr(judge.model, "class_log_probs", None)) and not hasattr(judge.model, "classes"):
         raise ValueError(
-            f"the judge was trained on {judge.corpus.called}, as the discriminator of the run was: train one on other "
-            "sentences"
+            f"{type(judge.model).__name__} tells no classes apart: give the run of a classifier as a judge"
         )
-    texts = {normalised(text) for text in texts_of(sentences_of(judge.corpus.train), judge.corpus)}
+    train = sentences_of(judge.corpus.train)
+    texts = _known_texts(train, judge.corpus)
+    own = len(texts & _known_texts(sentences_of(run.corpus.train), run.corpus))
+    if own > MOST * len(texts):
+        raise ValueError(
+            f"{who}, and {own:,} of its {len(texts):,} different sentences are those that the run's own discriminator "
+            "learnt from: train one on others"
+        )
     seen = sum(normalised(text) in texts for text in texts_of(split, run.corpus))
     if seen > MOST * len(split):
         raise ValueError(
-            f"the judge was trained on {judge.corpus.called}, where {seen:,} of the {len(split):,} sentences stand that "
-            "it is to judge: leave them out of its training (see pyro_nlp.data.without)"
+            f"{who}, where {seen:,} of the {len(split):,} sentences stand that it is to judge: leave them out of its "
+            "training (see pyro_nlp.data.Without)"
         )
     return seen
+
+
+def _known_texts(split: TextSplit, corpus: Corpus) -> set[str]:
+    """The different sentences of a split, normalised, without those of unknown words alone, which are any sentence."""
+    unknown = {normalised(" ".join(["<unk>"] * words)) for words in range(int(split.lengths.max(initial=1)))}
+    return {normalised(text) for text in texts_of(split, corpus)} - unknown
 
 
 def content(written: TextSplit, source: TextSplit) -> Interval:
@@ -69,6 +82,8 @@ def content(written: TextSplit, source: TextSplit) -> Interval:
 
 
 def fluency(split: TextSplit, corpus: Corpus, language_model: Run) -> tuple[Interval, float]:
+    if getattr(language_model.model, "foretells", "") == "labels":
+        raise ValueError(f"{type(language_model.model).__name__} is no language model: it says nothing of the words")
     texts = reread(texts_of(split, corpus), _text_corpus(language_model))
     try:
         nll = importance_nll(language_model.model, None, texts).nll

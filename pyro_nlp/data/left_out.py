@@ -1,0 +1,46 @@
+"""A corpus without the sentences of another, for what judges that other one (layer: data)."""
+
+from __future__ import annotations
+
+from pyro_nlp.data.corpus import CorpusError
+from pyro_nlp.data.labelled_corpora import LabelledCorpus
+from pyro_nlp.data.overlap import without
+from pyro_nlp.data.store import SPLITS
+from pyro_nlp.data.text import TextCorpus
+
+
+class Without(TextCorpus):
+    """A labelled corpus whose train and valid lack every sentence of another, and every part of one: a judge's.
+
+    Example:
+        >>> Without(Polarity(), SST())  # doctest: +SKIP
+        Without(polarity without sst-2: 2,302 / 288 / 1,067, ...)
+
+    Sentences are compared by letters and digits alone (`without`); vocabulary and test stay as they are.
+
+    Args:
+        corpus: that something is trained on.
+        other: that it is to judge; all of its splits count.
+        parts: words of the shortest part of a sentence that counts; None for whole sentences alone.
+
+    Attributes:
+        left_out: sentences that are left out, of train and of valid.
+    """
+
+    left_out: tuple[int, int]
+
+    def __init__(self, corpus: LabelledCorpus, other: LabelledCorpus, parts: int | None = 4) -> None:
+        if not isinstance(corpus, LabelledCorpus) or not isinstance(other, LabelledCorpus):
+            raise CorpusError("Without compares the texts of labelled corpora: give such as Polarity and SST")
+        self.name, self.reference = f"{corpus.name} without {other.name}", corpus.reference
+        self.vocabulary, self.labels, self.attribute = corpus.vocabulary, corpus.labels, corpus.attribute
+        self.tokenise, self.versions = corpus.tokenise, corpus.versions
+        theirs = [text for name in SPLITS for text in other.texts[name]]
+        counts = []
+        for name in ("train", "valid"):
+            rows, count = without(corpus.texts[name], theirs, parts)
+            counts.append(count)
+            setattr(self, name, getattr(corpus, name).take(rows))
+        self.left_out, self.test = (counts[0], counts[1]), corpus.test
+        if not len(self.train) or not len(self.valid):
+            raise CorpusError(f"{corpus.called} has no sentence left without those of {other.called}: choose another")
