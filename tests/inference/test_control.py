@@ -37,14 +37,14 @@ ATTRIBUTES = {"tone": 2, "tense": 3}
 LONGEST = 5
 
 
-def made(supervision: float = 1.0) -> tuple[ControlledSentence, ControlledGuide]:
+def made(supervision: float = 1.0, dropout: float = 0.3) -> tuple[ControlledSentence, ControlledGuide]:
     torch.manual_seed(0)
 
     def decoder(vocabulary: int, latent: int) -> GRUDecoder:
         return GRUDecoder(vocabulary, latent, embedding=4, width=5)
 
     def encoder(vocabulary: int) -> GRUEncoder:
-        return GRUEncoder(vocabulary, embedding=4, width=5, dropout=0.3)
+        return GRUEncoder(vocabulary, embedding=4, width=5, dropout=dropout)
 
     model = sharpen(ControlledSentence(VOCABULARY, 3, ATTRIBUTES, decoder))
     return model, sharpen(ControlledGuide(VOCABULARY, 3, ATTRIBUTES, encoder, encoder, supervision))

@@ -54,6 +54,7 @@ from pyro_nlp.nn import (
     VampPrior,
     WordEmissions,
 )
+from tests.inference.test_control import Attributed, made
 from tests.tiny import (
     LATENT,
     VOCABULARY,
@@ -173,6 +174,9 @@ ZOO: dict[str, Entry] = {
             "z given c": lambda corpus: styled()[1],
             "z and c apart": lambda corpus: styled(joint=False)[1],
         },
+    ),
+    "controlled sentence": Entry(
+        partial(Attributed, 40), lambda: made()[0], {"controlled": lambda corpus: made(0.0, dropout=0.0)[1]}
     ),
     "stacked sentence": Entry(Sentences, lambda: stacked()[0], {"stacked": lambda corpus: stacked()[1]}),
     "class language model": Entry(
