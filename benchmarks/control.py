@@ -169,6 +169,7 @@ def numbers(found: ControlReport, corpus: str) -> dict[str, float]:
     """The columns that the report has."""
     site = "sentiment"
     samples, moved = found.samples, found.transferred
+    assert samples.diversity is not None
     measures = {
         "loop": 100 * samples.in_loop[site].mean,
         "judge": 100 * samples.judged[site].mean,

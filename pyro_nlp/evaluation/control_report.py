@@ -7,9 +7,9 @@ it would give to a perfect writer. Both are named wherever they are printed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.table import Table
@@ -31,6 +31,8 @@ from pyro_nlp.evaluation.ranking import Interval
 from pyro_nlp.evaluation.uses import Diversity, diversity
 from pyro_nlp.inference.fit import Run
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Written:
@@ -45,7 +47,7 @@ class Written:
         bleu: BLEU-4 with the sentences that were transferred; None where nothing was.
         copied: share that stands in the training text of the run.
         new_fourgrams: share of different runs of four words that do not stand there.
-        diversity: distinct words and pairs, self-BLEU.
+        diversity: distinct words and pairs, self-BLEU; None where sacrebleu is not installed.
     """
 
     sentences: int
@@ -56,7 +58,7 @@ class Written:
     bleu: Interval | None
     copied: float
     new_fourgrams: float
-    diversity: Diversity
+    diversity: Diversity | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class ControlReport:
         from_code: accuracy of each attribute foretold from the mean of q(z | x) alone, by logistic regression on train,
             and the share of the commonest class: alike where z says nothing of it.
         judge: what judged each attribute: its model and corpus, and how many of the split's sentences it had seen.
+        missing: what was left out, as a package is not installed, and the cure.
     """
 
     samples: Written
@@ -78,6 +81,7 @@ class ControlReport:
     real: dict[str, Interval]
     from_code: dict[str, tuple[Interval, float]]
     judge: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as numbers by name."""
@@ -98,9 +102,9 @@ class ControlReport:
         rows["copied from train"] = tuple(f"{w.copied:.1%}" for w in both)
         rows["four-grams not in train"] = tuple(f"{w.new_fourgrams:.1%}" for w in both)
         rows["distinct words, pairs"] = tuple(
-            f"{w.diversity.distinct_1:.3f}, {w.diversity.distinct_2:.3f}" for w in both
+            f"{w.diversity.distinct_1:.3f}, {w.diversity.distinct_2:.3f}" if w.diversity else "" for w in both
         )
-        rows["self-BLEU"] = tuple(f"{w.diversity.self_bleu:.1f}" for w in both)
+        rows["self-BLEU"] = tuple(f"{w.diversity.self_bleu:.1f}" if w.diversity else "" for w in both)
         return {name: (pair[0], pair[1]) for name, pair in rows.items() if any(pair)}
 
     def table(self, title: str = "") -> Table:
@@ -115,6 +119,8 @@ class ControlReport:
             table.add_row(f"{name} foretold from z (commonest class {commonest:.4f})", str(found), "")
         for name, who in self.judge.items():
             table.add_row(f"judge of {name}", who, "")
+        for why in self.missing:
+            table.add_row("left out", why, "")
         return table
 
 
@@ -162,8 +168,9 @@ def report_control(
     orders = write_to_order(model, count, seed=seed, method=method, max_length=longest)
     moved = transfer(model, run.guide, chosen, seed=seed, method=method, max_length=longest)
     known = known_text(corpus)
+    missing: dict[str, None] = {}
     measured = [
-        _measure(written, source, run, by_attribute, language_model, known)
+        _measure(written, source, run, by_attribute, language_model, known, missing)
         for written, source in ((orders, None), (moved, chosen))
     ]
     real = {}
@@ -175,8 +182,8 @@ def report_control(
         name: f"{type(judge.model).__name__} on {judge.corpus.name}; it had seen {seen[name]} of the {len(split):,}"
         for name, judge in by_attribute.items()
     }
-    codes = from_code(run, chosen) if probe else {}
-    return ControlReport(measured[0], measured[1], real, codes, named)
+    codes = (_installed(lambda: from_code(run, chosen), missing) if probe else None) or {}
+    return ControlReport(measured[0], measured[1], real, codes, named, tuple(missing))
 
 
 def _measure(
@@ -186,6 +193,7 @@ def _measure(
     judges: Mapping[str, Run],
     language_model: Run | None,
     known: tuple[set[tuple[int, ...]], set[tuple[int, ...]]],
+    missing: dict[str, None],
 ) -> Written:
     assert run.guide is not None
     loop = read_attributes(run.model, run.guide, written.split)
@@ -203,8 +211,17 @@ def _measure(
         judged=by_judge,
         perplexity=fluent,
         unknown=unknown,
-        bleu=None if source is None else content(written.split, source),
+        bleu=None if source is None else _installed(lambda: content(written.split, source), missing),
         copied=sum(words in known[0] for words in sentences) / len(sentences),
         new_fourgrams=len(fours - known[1]) / max(1, len(fours)),
-        diversity=diversity(written.split),
+        diversity=_installed(lambda: diversity(written.split), missing),
     )
+
+
+def _installed(measure: Callable[[], T], missing: dict[str, None]) -> T | None:
+    """What a measure finds; None where it wants a package that is not installed, which is added to `missing`."""
+    try:
+        return measure()
+    except ImportError as error:
+        missing[str(error)] = None
+        return None

@@ -279,10 +279,18 @@ def _same(first: Site, second: Site) -> bool:
 
 def _reached(terms: Terms, name: str) -> Tensor | None:
     """The gradient at a site's value of what the model says of all the others; None where it depends on none of it."""
-    total = terms.log_likelihood.sum() + sum(site.log_p.sum() for other, site in terms.sites.items() if other != name)
+    total = terms.log_likelihood.sum() + sum(_prior(site) for other, site in terms.sites.items() if other != name)
     if not total.requires_grad:
         return None
     return torch.autograd.grad(total, terms.sites[name].value, allow_unused=True, retain_graph=True)[0]
+
+
+def _prior(site: SiteTerms) -> Tensor:
+    """log p of a site's value, of a relaxed one at the class that it is nearest to."""
+    if not one_hot(site.p):
+        return site.log_p.sum()
+    nearest = torch.zeros_like(site.value).scatter(-1, site.value.argmax(-1, keepdim=True), 1.0)
+    return site.p.log_prob(nearest).sum()
 
 
 def _refuse_index(objective: Objective, relaxed: list[str], batch: Batch) -> None:

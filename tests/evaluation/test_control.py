@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -175,3 +176,15 @@ def test_the_report_is_a_table_and_numbers() -> None:
     assert "tone obeyed, by the discriminator in the loop" in found.rows()
     assert "tone obeyed, by the judge" not in found.rows()
     assert texts_of(asked.split, SimpleNamespace(vocabulary=run.corpus.vocabulary))[0].split()[0].startswith(("w", "<"))  # type: ignore[arg-type]
+
+
+def test_without_the_packages_the_rest_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sacrebleu", "sklearn.linear_model"):
+        monkeypatch.setitem(sys.modules, name, None)
+    run = ran()
+    test = run.corpus.test
+    assert isinstance(test, TextSplit)
+    found = report_control(run, test, count=12, sentences=10)
+    assert found.samples.diversity is None and found.transferred.bleu is None and not found.from_code
+    assert [("sacrebleu" in why, "scikit-learn" in why) for why in found.missing] == [(True, False), (False, True)]
+    assert "self-BLEU" not in found.rows() and "copied from train" in found.rows()

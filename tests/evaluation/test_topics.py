@@ -699,6 +699,7 @@ def test_the_command_prints_both_tables_and_both_are_in_its_json(
     fit(loaded.model, loaded.guide, loaded.corpus, loaded.strategy, loaded.training, out=run, recipe=loaded.text)
     capsys.readouterr()
     options = argparse.Namespace(run_folder=run, split="test", samples=5, seed=0, precision="float32", json=False)
+    options.judge, options.fluency = [], None
     evaluate_run(options, ())
     printed = capsys.readouterr().out
     for row in ("tokens", "perplexity, mean over documents", "topics, test split", "NPMI of the top 5", "distinct"):
