@@ -17,8 +17,8 @@ sentences (686 of SST) with the sentiment changed.
 
     loop               accuracy by the run's own discriminator, which taught the model
     judge              accuracy by a classifier trained on **other** texts: `text_classifier` on Polarity without SST's
-                       sentences and their parts, or on the second half of yelp's (4 epochs); what it reaches on real
-                       test sentences is `judge, real`
+                       sentences and their parts, or on the second half of yelp's without those that the first
+                       half or test has too (4 epochs); what it reaches on real test sentences is `judge, real`
     rule               tense of the samples by the rule that labelled the corpus, of those that show one tense
     BLEU               of transfers with their source
     PPL                of samples, of transfers, by `sentence_lm` on the judge's texts, ends of sentence counted
@@ -61,9 +61,12 @@ ROWS = ("VAE", "whole", "no independence", "no dreams", "one step", "hard")
 FOLDER = RESULTS / "control"
 POLARITY = {"class_path": "Polarity", "init_args": {"min_count": 2}}
 SHORT = {"class_path": "SST", "init_args": {"max_length": 15}}
+FIRST, SECOND = (
+    {"class_path": "YelpStyle", "init_args": {"min_count": 8, "half": half}} for half in ("first", "second")
+)
 JUDGED_BY: dict[str, dict[str, Any]] = {
     "sst": {"class_path": "Without", "init_args": {"corpus": POLARITY, "other": SHORT}},
-    "yelp": {"class_path": "YelpStyle", "init_args": {"min_count": 8, "half": "second"}},
+    "yelp": {"class_path": "Without", "init_args": {"corpus": SECOND, "other": FIRST, "parts": None}},
 }
 COLUMNS = {
     "loop": "%",

@@ -8,33 +8,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pyro_nlp import recipe as recipes
 from pyro_nlp.commands.options import printed_config
 from pyro_nlp.commands.output import OUT
-from pyro_nlp.data.compression import CompressionCorpus
-from pyro_nlp.data.counts import CountCorpus
-from pyro_nlp.data.parsed_trees import TreeSplit
+from pyro_nlp.commands.tasks import parts
 from pyro_nlp.data.splits import TextSplit
-from pyro_nlp.evaluation import (
-    classify,
-    evaluate,
-    evaluate_answers,
-    evaluate_parses,
-    evaluate_topics,
-    induces_trees,
-    is_compressor,
-    is_topic_model,
-    judges_answers,
-    judges_classes,
-    plots,
-    posteriors,
-    report_compressions,
-)
-from pyro_nlp.evaluation.classifying import DRAWS
-from pyro_nlp.evaluation.control_report import report_control
-from pyro_nlp.evaluation.controlling import has_attributes
+from pyro_nlp.evaluation import evaluate, plots, posteriors
 from pyro_nlp.inference import Interrupted, Run, RunFolder, fit
 from pyro_nlp.recipe_errors import RecipeError
 from pyro_nlp.recipe_strategies import find_strategy
@@ -114,40 +94,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         precision=options.precision,
         marginal=run.marginal,
     )
-    topics = None
-    if run.guide is not None and is_topic_model(run.model) and isinstance(loaded.corpus, CountCorpus):
-        topics = evaluate_topics(
-            run.model,
-            run.guide,
-            loaded.corpus,
-            options.split,
-            samples=options.samples,
-            seed=options.seed,
-            precision=options.precision,
-            likelihood=found.likelihood,
-        )
-    answers = None
-    if judges_answers(run.model, split):
-        answers = evaluate_answers(run.model, split, seed=options.seed, precision=options.precision)
-    classes = None
-    if judges_classes(run.model, run.guide, split):
-        named = loaded.corpus.labels
-        classes = classify(
-            run.model, run.guide, split, names=named, samples=min(options.samples, DRAWS), seed=options.seed
-        )
-    trees = None
-    if isinstance(split, TreeSplit) and induces_trees(run.model, split):
-        trees = evaluate_parses(run.model, run.guide, split, seed=options.seed)
-    compressions, guide = None, run.guide
-    if isinstance(loaded.corpus, CompressionCorpus) and guide is not None and is_compressor(run.model, guide, split):
-        compressions = report_compressions(run.model, guide, loaded.corpus, options.split, precision=options.precision)
-    control = None
-    if run.guide is not None and has_attributes(run.model) and isinstance(split, TextSplit):
-        judges = [recipes.open_run(judge)[0] for judge in options.judge]
-        fluency = None if options.fluency is None else recipes.open_run(options.fluency)[0]
-        control = report_control(run, split, judges, fluency, seed=options.seed)
-    elif options.judge or options.fluency:
-        raise ValueError(f"{type(run.model).__name__} writes nothing to order: leave out --judge and --fluency")
+    more = parts(run, split, found, options)
     protocol = {
         "split": options.split,
         "samples": options.samples,
@@ -155,24 +102,12 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         "precision": options.precision,
     }
     if options.json:
-        parts: dict[str, Any] = {"topics": topics, "answers": answers, "classes": classes, "trees": trees}
-        parts |= {"compressions": compressions, "control": control}
-        more = {name: part.as_dict() for name, part in parts.items() if part is not None}
-        print(json.dumps({"run": str(options.run_folder), "protocol": protocol} | found.as_dict() | more, indent=2))
+        known = {name: part.as_dict() for name, (_, part) in more.items()}
+        print(json.dumps({"run": str(options.run_folder), "protocol": protocol} | found.as_dict() | known, indent=2))
         return
     OUT.print(found.table(f"{options.run_folder}, {options.split} split"), markup=False)
-    if topics is not None:
-        OUT.print(topics.table(f"topics, {options.split} split; NPMI in the train split"), markup=False)
-    if answers is not None:
-        OUT.print(answers.table(f"answers, {options.split} split; 95 % intervals over questions"), markup=False)
-    if classes is not None:
-        OUT.print(classes.table(f"classes, {options.split} split; 95 % intervals over documents"), markup=False)
-    if control is not None:
-        OUT.print(control.table(f"control, {options.split} split; 95 % intervals over sentences"), markup=False)
-    if trees is not None:
-        OUT.print(trees.table(f"trees, {options.split} split; 95 % intervals over sentences"), markup=False)
-    if compressions is not None:
-        OUT.print(compressions.table(f"compressions by beam search, {options.split} split"), markup=False)
+    for title, part in more.values():
+        OUT.print(part.table(title), markup=False)
     if run.guide is not None and isinstance(split, TextSplit):
         for name, posterior in posteriors(run.model, run.guide, split, marginal=run.marginal).items():
             path = Path(options.run_folder) / f"latent_{name}.png"

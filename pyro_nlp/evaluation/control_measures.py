@@ -43,7 +43,8 @@ def refuse_judge(judge: Run, run: Run, split: TextSplit) -> int:
     """Refuse a judge that was trained on what the run's discriminator was, or on what it is to judge.
 
     Returns:
-        How many sentences of the split stand in what it was trained on, by normalised text.
+        How many sentences of the split stand in what it was trained on, by normalised text; those with a word that
+        either vocabulary lacks are not told.
     """
     who = f"the judge was trained on {judge.corpus.called}"
     if not callable(getattr(judge.model, "class_log_probs", None)) and not hasattr(judge.model, "classes"):
@@ -51,14 +52,14 @@ def refuse_judge(judge: Run, run: Run, split: TextSplit) -> int:
             f"{type(judge.model).__name__} tells no classes apart: give the run of a classifier as a judge"
         )
     train = sentences_of(judge.corpus.train)
-    texts = _known_texts(train, judge.corpus)
-    own = len(texts & _known_texts(sentences_of(run.corpus.train), run.corpus))
+    texts = set(_known_texts(train, judge.corpus))
+    own = len(texts.intersection(_known_texts(sentences_of(run.corpus.train), run.corpus)))
     if own > MOST * len(texts):
         raise ValueError(
             f"{who}, and {own:,} of its {len(texts):,} different sentences are those that the run's own discriminator "
             "learnt from: train one on others"
         )
-    seen = sum(normalised(text) in texts for text in texts_of(split, run.corpus))
+    seen = sum(text in texts for text in _known_texts(split, run.corpus))
     if seen > MOST * len(split):
         raise ValueError(
             f"{who}, where {seen:,} of the {len(split):,} sentences stand that it is to judge: leave them out of its "
@@ -67,10 +68,9 @@ def refuse_judge(judge: Run, run: Run, split: TextSplit) -> int:
     return seen
 
 
-def _known_texts(split: TextSplit, corpus: Corpus) -> set[str]:
-    """The different sentences of a split, normalised, without those of unknown words alone, which are any sentence."""
-    unknown = {normalised(" ".join(["<unk>"] * words)) for words in range(int(split.lengths.max(initial=1)))}
-    return {normalised(text) for text in texts_of(split, corpus)} - unknown
+def _known_texts(split: TextSplit, corpus: Corpus) -> list[str]:
+    """The sentences of a split, normalised, but for those with an unknown word or without a word, which could be any."""
+    return [normalised(text) for text in texts_of(split, corpus) if text and "<unk>" not in text.split()]
 
 
 def content(written: TextSplit, source: TextSplit) -> Interval:
