@@ -69,7 +69,7 @@ def refuse_judge(judge: Run, run: Run, split: TextSplit) -> int:
 
 
 def _known_texts(split: TextSplit, corpus: Corpus) -> list[str]:
-    """The sentences of a split, normalised, but for those with an unknown word or without a word, which could be any."""
+    """The sentences of a split, normalised, but for those with an unknown word or with none at all."""
     return [normalised(text) for text in texts_of(split, corpus) if text and "<unk>" not in text.split()]
 
 
