@@ -66,7 +66,10 @@ FIRST, SECOND = (
 )
 JUDGED_BY: dict[str, dict[str, Any]] = {
     "sst": {"class_path": "Without", "init_args": {"corpus": POLARITY, "other": SHORT}},
-    "yelp": {"class_path": "Without", "init_args": {"corpus": SECOND, "other": FIRST, "parts": None}},
+    "yelp": {
+        "class_path": "Without",
+        "init_args": {"corpus": SECOND, "other": FIRST, "parts": None, "splits": ["train", "test"]},
+    },
 }
 COLUMNS = {
     "loop": "%",

@@ -20,8 +20,9 @@ class Without(TextCorpus):
 
     Args:
         corpus: that something is trained on.
-        other: that it is to judge; all of its splits count.
+        other: that it is to judge.
         parts: words of the shortest part of a sentence that counts; None for whole sentences alone.
+        splits: of the other, whose sentences are left out; by default all.
 
     Attributes:
         left_out: sentences that are left out, of train and of valid.
@@ -29,13 +30,21 @@ class Without(TextCorpus):
 
     left_out: tuple[int, int]
 
-    def __init__(self, corpus: LabelledCorpus, other: LabelledCorpus, parts: int | None = 4) -> None:
+    def __init__(
+        self,
+        corpus: LabelledCorpus,
+        other: LabelledCorpus,
+        parts: int | None = 4,
+        splits: tuple[str, ...] = ("train", "valid", "test"),
+    ) -> None:
         if not isinstance(corpus, LabelledCorpus) or not isinstance(other, LabelledCorpus):
             raise CorpusError("Without compares the texts of labelled corpora: give such as Polarity and SST")
         self.name, self.reference = f"{corpus.name} without {other.name}", corpus.reference
         self.vocabulary, self.labels, self.attribute = corpus.vocabulary, corpus.labels, corpus.attribute
         self.tokenise, self.versions = corpus.tokenise, corpus.versions
-        theirs = [text for name in SPLITS for text in other.texts[name]]
+        if not splits or not set(splits) <= set(SPLITS):
+            raise CorpusError(f"splits is {list(splits)}; give some of {', '.join(SPLITS)}")
+        theirs = [text for name in splits for text in other.texts[name]]
         counts = []
         for name in ("train", "valid"):
             rows, count = without(corpus.texts[name], theirs, parts)
