@@ -20,7 +20,7 @@ sentences (686 of SST) with the sentiment changed.
                        sentences and their parts, or on the second half of yelp's without those that the first
                        half or test has too (4 epochs); what it reaches on real test sentences is `judge, real`
     rule               tense of the samples by the rule that labelled the corpus, of those that show one tense
-    BLEU               of transfers with their source
+    BLEU               of transfers with their source; one `<unk>` is like another
     PPL                of samples, of transfers, by `sentence_lm` on the judge's texts, ends of sentence counted
     unknown            share of the samples' words that it does not know
     copied, new 4-grams  share of samples that stand in train; of their different four-grams that do not

@@ -12,7 +12,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import TextBatch
-from pyro_nlp.distributions.attributes import columns_of, refuse_attributes, seen_attribute
+from pyro_nlp.distributions.attributes import columns_of, refuse_attributes, refuse_unseen, seen_attribute
 from pyro_nlp.distributions.labelled import labelled
 from pyro_nlp.nn import CategoricalHead, CNNEncoder, Encoder, GaussianHead, LSTMEncoder
 
@@ -68,8 +68,10 @@ class ControlledGuide(PyroModule):
             pyro.sample("z", dist.Normal(loc, scale).to_event(1))
 
     def meet_corpus(self, corpus: Any) -> None:
-        """Find the attributes among those of the corpus."""
+        """Find the attributes among those of the corpus; refuse one that is to be seen and is known of no document."""
         self.columns.copy_(torch.tensor(columns_of(self.attributes, corpus)))
+        if self.supervision:
+            refuse_unseen(self.attributes, self.columns.tolist(), corpus)
 
 
 class _Discriminator(nn.Module):

@@ -45,11 +45,12 @@ class Without(TextCorpus):
         if not splits or not set(splits) <= set(SPLITS):
             raise CorpusError(f"splits is {list(splits)}; give some of {', '.join(SPLITS)}")
         theirs = [text for name in splits for text in other.texts[name]]
-        counts = []
+        counts, self.texts = [], dict(corpus.texts)
         for name in ("train", "valid"):
             rows, count = without(corpus.texts[name], theirs, parts)
             counts.append(count)
             setattr(self, name, getattr(corpus, name).take(rows))
+            self.texts[name] = tuple(corpus.texts[name][row] for row in rows)
         self.left_out, self.test = (counts[0], counts[1]), corpus.test
         if not len(self.train) or not len(self.valid):
             raise CorpusError(f"{corpus.called} has no sentence left without those of {other.called}: choose another")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from pyro_nlp.data.batches import UNK
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.text import TextCorpus
-from pyro_nlp.data.vocabulary import Vocabulary
+from pyro_nlp.data.vocabulary import SPECIAL, Vocabulary
+
+_UNKNOWN = re.compile(f"({re.escape(SPECIAL[UNK])})")
 
 
 def normalised(sentence: str) -> str:
@@ -99,11 +103,15 @@ def reread(texts: Iterable[str], corpus: TextCorpus, labels: Sequence[int] | np.
     """Sentences of another corpus as a model of `corpus` reads them: by its tokeniser and vocabulary.
 
     Args:
-        texts: the sentences.
+        texts: the sentences; `<unk>` in them is a word that is not known.
         corpus: whose model is to read them.
         labels: class of each, by the names of `corpus`; None where it is not known.
     """
-    words = [corpus.vocabulary.encode(corpus.tokenise(text)) for text in texts]
+    unknown = SPECIAL[UNK]
+    words = []
+    for text in texts:
+        pieces = [[unknown] if piece == unknown else corpus.tokenise(piece) for piece in _UNKNOWN.split(text)]
+        words.append(corpus.vocabulary.encode([word for piece in pieces for word in piece]))
     return TextSplit.from_sentences(words, labels)
 
 

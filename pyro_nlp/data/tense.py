@@ -62,6 +62,7 @@ class WithTense(TextCorpus):
         self.vocabulary, self.labels, self.attribute = corpus.vocabulary, corpus.labels, corpus.attribute
         self.versions = corpus.versions
         self.tokenise = getattr(corpus, "tokenise", TextCorpus.tokenise)
+        self.texts = getattr(corpus, "texts", {})
         for name in ("train", "valid", "test"):
             setattr(self, name, _tensed(getattr(corpus, name), corpus.vocabulary.words))
 

@@ -11,6 +11,7 @@ from pyro_nlp.data.batches import UNK
 from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.data.overlap import normalised, reread
 from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.data.store import SPLITS
 from pyro_nlp.data.text import TextCorpus
 from pyro_nlp.evaluation.classifying import classify
 from pyro_nlp.evaluation.collapse import posteriors
@@ -39,12 +40,12 @@ def attribute_of(judge: Run, corpus: Corpus) -> str:
     )
 
 
-def refuse_judge(judge: Run, run: Run, split: TextSplit) -> int:
+def refuse_judge(judge: Run, run: Run, split: TextSplit) -> tuple[int, int]:
     """Refuse a judge that was trained on what the run's discriminator was, or on what it is to judge.
 
     Returns:
-        How many sentences of the split stand in what it was trained on, by normalised text; those with a word that
-        either vocabulary lacks are not told.
+        How many sentences of the split stand in what it was trained on, by normalised text, and how many could be
+        compared: where a corpus keeps no texts, those with a word that its vocabulary lacks cannot.
     """
     who = f"the judge was trained on {judge.corpus.called}"
     if not callable(getattr(judge.model, "class_log_probs", None)) and not hasattr(judge.model, "classes"):
@@ -59,22 +60,31 @@ def refuse_judge(judge: Run, run: Run, split: TextSplit) -> int:
             f"{who}, and {own:,} of its {len(texts):,} different sentences are those that the run's own discriminator "
             "learnt from: train one on others"
         )
-    seen = sum(text in texts for text in _known_texts(split, run.corpus))
-    if seen > MOST * len(split):
+    told = _known_texts(split, run.corpus)
+    seen = sum(text in texts for text in told)
+    if seen > MOST * len(told):
         raise ValueError(
-            f"{who}, where {seen:,} of the {len(split):,} sentences stand that it is to judge: leave them out of its "
+            f"{who}, where {seen:,} of the {len(told):,} sentences stand that it is to judge: leave them out of its "
             "training (see pyro_nlp.data.Without)"
         )
-    return seen
+    return seen, len(told)
 
 
 def _known_texts(split: TextSplit, corpus: Corpus) -> list[str]:
-    """The sentences of a split, normalised, but for those with an unknown word or with none at all."""
-    return [normalised(text) for text in texts_of(split, corpus) if text and "<unk>" not in text.split()]
+    """The sentences of a split, normalised: as the corpus read them where it keeps their texts, else all but those with
+    an unknown word or with none at all."""
+    kept: Any = getattr(corpus, "texts", {})
+    whole = next((name for name in SPLITS if getattr(corpus, name) is split and name in kept), None)
+    texts = kept[whole] if whole else [t for t in texts_of(split, corpus) if "<unk>" not in t.split()]
+    return [normalised(text) for text in texts if text]
 
 
 def content(written: TextSplit, source: TextSplit) -> Interval:
-    """Corpus BLEU-4 of sentences with the ones they were made of, and its interval by sacrebleu's own bootstrap."""
+    """Corpus BLEU-4 of sentences with the ones they were made of, and its interval by sacrebleu's own bootstrap.
+
+    Words are compared as the model knows them: an unknown one is like any other, so that a vocabulary with many of them
+    flatters.
+    """
     # an empty line cannot be resampled alone; a word that nothing matches stands for it
     lines = [line or "-" for line in _as_words(written)]
     score = _bleu().corpus_score(lines, [_as_words(source)], n_bootstrap=1000)

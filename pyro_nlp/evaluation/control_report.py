@@ -160,7 +160,8 @@ def report_control(
             classes of no attribute.
     """
     assert run.guide is not None
-    model, corpus = run.model, run.corpus
+    model: Any = run.model
+    corpus = run.corpus
     chosen = split.take(np.random.default_rng(seed).permutation(len(split))[:sentences])
     by_attribute = {attribute_of(judge, corpus): judge for judge in judges}
     seen = {name: refuse_judge(judge, run, split) for name, judge in by_attribute.items()}
@@ -174,12 +175,16 @@ def report_control(
         for written, source in ((orders, None), (moved, chosen))
     ]
     real = {}
+    known_classes = {name: labels_of(chosen, name, corpus) for name in model.attributes}
+    known_classes = {name: labels for name, labels in known_classes.items() if (labels >= 0).any()}
     for name, log_q in read_attributes(model, run.guide, chosen).items():
-        real[f"in the loop, {name}"] = accuracy(log_q, labels_of(chosen, name, corpus))
+        if name in known_classes:
+            real[f"in the loop, {name}"] = accuracy(log_q, known_classes[name])
     for name, judge in by_attribute.items():
-        real[f"judge, {name}"] = accuracy(*judged(judge, chosen, corpus, name, labels_of(chosen, name, corpus)))
+        if name in known_classes:
+            real[f"judge, {name}"] = accuracy(*judged(judge, chosen, corpus, name, known_classes[name]))
     named = {
-        name: f"{type(judge.model).__name__} on {judge.corpus.name}; it had seen {seen[name]} of the {len(split):,}"
+        name: f"{type(judge.model).__name__} on {judge.corpus.name}; saw {seen[name][0]:,} of {seen[name][1]:,}"
         for name, judge in by_attribute.items()
     }
     codes = (_installed(lambda: from_code(run, chosen), missing) if probe else None) or {}

@@ -84,6 +84,7 @@ def write_to_order(
         method: see `nn.write`; the options too.
     """
     device = device_of(model)
+    _refuse_orders(model, asked)
     sizes = [[asked[a]] if asked and a in asked else range(k) for a, k in model.attributes.items()]
     every = np.array(list(itertools.product(*sizes)))
     orders = every[np.arange(count) % len(every)]
@@ -120,8 +121,9 @@ def transfer(
         method: see `nn.write`; the options too.
     """
     attributes, device = list(model.attributes), device_of(model)
+    _refuse_orders(model, asked)
     orders = np.zeros((len(split), len(attributes)), np.int64)
-    random = np.random.default_rng(seed)
+    random, known = np.random.default_rng(seed), _labels_of_first(guide, split)
     found: list[list[int]] = [[] for _ in range(len(split))]
     for rows in plan(split.lengths, AT_ONCE, seed=0, epoch=0, shuffle=False):
         batch = split.batch(rows).to(device)
@@ -131,7 +133,7 @@ def transfer(
             for name, value in asked.items():
                 orders[rows, attributes.index(name)] = value
         else:
-            orders[rows, 0] = _another(orders[rows, 0], split, rows, model.attributes[attributes[0]], random)
+            orders[rows, 0] = _another(orders[rows, 0], known, rows, model.attributes[attributes[0]], random)
         latents = {"z": latents["z"]} | _one_hot(model, orders[rows], device)
         with judging(model, None, seed):
             written = _rows(model.generate(latents, method=method, **options))
@@ -143,9 +145,28 @@ def transfer(
     return Ordered(TextSplit.from_sentences(found), kept, np.arange(len(split)))
 
 
-def _another(said: np.ndarray, split: TextSplit, rows: np.ndarray, classes: int, random: Any) -> np.ndarray:
-    known = said if split.labels is None else np.where(split.labels[rows] >= 0, split.labels[rows], said)
-    return (known + random.integers(1, classes, len(rows))) % classes
+def _refuse_orders(model: Any, asked: Mapping[str, int] | None) -> None:
+    for name, value in (asked or {}).items():
+        classes = model.attributes.get(name)
+        if classes is None:
+            raise ValueError(f"no attribute is called {name!r}; the model has {', '.join(model.attributes)}")
+        if not 0 <= value < classes:
+            raise ValueError(f"{name} has the classes 0 to {classes - 1}, not {value}")
+
+
+def _another(said: np.ndarray, known: np.ndarray | None, rows: np.ndarray, classes: int, random: Any) -> np.ndarray:
+    now = said if known is None else np.where(known[rows] >= 0, known[rows], said)
+    return (now + random.integers(1, classes, len(rows))) % classes
+
+
+def _labels_of_first(guide: nn.Module, split: TextSplit) -> np.ndarray | None:
+    """Classes of the first attribute of a guide that knows which of the corpus's it is; None where it is not known."""
+    columns: Any = getattr(guide, "columns", None)
+    if columns is None:
+        return None
+    if split.attributes is not None:
+        return split.attributes[:, int(columns[0])]
+    return split.labels if int(columns[0]) == 0 else None
 
 
 def _one_hot(model: Any, orders: np.ndarray, device: torch.device) -> dict[str, Tensor]:

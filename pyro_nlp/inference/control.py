@@ -52,7 +52,15 @@ class Control(Auxiliary):
             return (
                 f"{type(objective.model).__name__} cannot write softly: give it write_softly(), as ControlledSentence"
             )
-        return _refuse_sites(self.weights, objective, terms, batch)
+        if reason := _refuse_sites(self.weights, objective, terms, batch):
+            return reason
+        model: Any = objective.model
+        try:
+            with torch.no_grad(), evaluating(model):
+                model.write_softly(draw_prior(model, batch), 1.0, 2)
+        except (TypeError, RuntimeError, IndexError):
+            return "the model's decoder does not read points of the simplex: use a recurrent one, as GRUDecoder"
+        return None
 
     def loss(self, objective: Objective, terms: Terms, batch: Batch, state: nn.Module | None) -> Tensor:
         weights = {site: objective.at(weight) for site, weight in self.weights.items()}
@@ -61,7 +69,9 @@ class Control(Auxiliary):
             return batch.mask.new_zeros((), dtype=torch.float32)
         model: Any = objective.model
         latents = draw_prior(model, batch)
-        with evaluating(model), evaluating(objective.guide), frozen(objective.guide):
+        # cuDNN's recurrent networks have no gradient in evaluation mode
+        native = torch.backends.cudnn.flags(enabled=False)
+        with native, evaluating(model), evaluating(objective.guide), frozen(objective.guide):
             words, mask = model.write_softly(latents, objective.at(self.temperature), self.longest, self.hard)
             sites, scope = _read(objective.guide, as_batch(words, mask, batch), latents, objective.plates)
             found = [weights[name] * scope.log_prob(sites[name]) for name in weights]
@@ -109,6 +119,8 @@ class Dreams(Auxiliary):
 
 
 def _refuse_sites(names: Any, objective: Objective, terms: Terms, batch: Batch) -> str | None:
+    if not names:
+        return "it names no site: give those whose values are to be read"
     unknown = next((name for name in names if name not in terms.sites), None)
     if unknown is not None:
         return f"it reads the site '{unknown}'; the latents are {', '.join(map(repr, terms.sites)) or 'none'}"

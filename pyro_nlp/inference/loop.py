@@ -101,7 +101,8 @@ class Loop:
             documents = f"{where} for training documents {batch.index[:5].tolist()} ..."
             raise NumericalError(elsewhere if good else found or self._not_finite(batch) or documents)
         share = len(batch) * self.world / self.total(len(batch)) if self.world > 1 else 1.0
-        (loss * share if share != 1.0 else loss).backward()
+        if loss.requires_grad:  # asleep, with all weights at 0, there is nothing to learn yet
+            (loss * share if share != 1.0 else loss).backward()
         self._clip()
         return loss.detach()
 

@@ -29,6 +29,7 @@ from pyro_nlp.inference.sites import (
     SiteTerms,
     StructureError,
     Table,
+    in_documents,
     is_deterministic,
     is_latent,
     is_random,
@@ -271,9 +272,10 @@ def _entangled(name: str, latent: Iterable[str], model_trace: Trace) -> bool:
     """
     place = {node: i for i, node in enumerate(model_trace.nodes)}
     guide = list(latent)
-    later = any(place.get(other, len(place)) < place[name] for other in guide[guide.index(name) + 1 :])
+    later = [other for other in guide[guide.index(name) + 1 :] if place.get(other, len(place)) < place[name]]
+    apart = all(in_documents(model_trace.nodes[other]) for other in later)  # a draw for the corpus is the same for all
     p: Any = model_trace.nodes[name]["fn"]
-    return later and not (p.batch_shape.numel() > 1 and constant(p))
+    return bool(later) and not (apart and p.batch_shape.numel() > 1 and constant(p))
 
 
 def _sum_out(found: Terms, model_trace: Trace, summed: tuple[Table, ...]) -> Terms:

@@ -26,6 +26,7 @@ class Engine(Protocol):
 
     objective: Objective
     epoch: int
+    row: int
 
     def gradients(self, batch: Batch) -> Tensor:
         """Clear all gradients, take those of the loss on `batch`, clip them; the detached loss."""
@@ -286,6 +287,8 @@ class WakeSleepPhases(Updates):
     def step(self, engine: Engine, batch: Batch) -> Tensor:
         objective = engine.objective
         dreamt: dict[str, Tensor] = {}
+        if self.base and (engine.epoch, engine.row) == (self.base, 0):
+            engine.restart(nn.Module())  # nothing of it, but for which parameters were the best
         try:
             if engine.epoch >= self.base:
                 objective.phase = "sleep"
@@ -301,10 +304,6 @@ class WakeSleepPhases(Updates):
         assert objective.last is not None
         objective.last.auxiliary.update(dreamt)
         return loss
-
-    def after_epoch(self, engine: Engine) -> None:
-        if engine.epoch + 1 == self.base:
-            engine.restart(nn.Module())
 
 
 def _refuse_one_sided(objective: Objective) -> str | None:

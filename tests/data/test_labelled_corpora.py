@@ -148,6 +148,13 @@ def test_another_corpus_is_read_by_the_vocabulary_of_the_model(write: Write) -> 
     assert again.words(0) == split.words(0) and split.words(0)[1] == UNK and again.labels is None
 
 
+def test_an_unknown_word_is_read_as_one(write: Write) -> None:
+    corpus = LabelledLines(str(write("my.txt", "".join(f"{i % 2} word {i} is here\n" for i in range(60)))), min_count=2)
+    again = reread([" ".join(corpus.vocabulary.decode(corpus.train.words(row))) for row in range(9)], corpus)
+    assert [again.words(row) for row in range(9)] == [corpus.train.words(row) for row in range(9)]
+    assert UNK in again.flat
+
+
 def test_a_users_file_of_label_and_text_is_read(write: Write) -> None:
     path = str(write("mine.tsv", "".join(f"{k}\tThe film, {k} {i}\n" for i in range(60) for k in ("bad", "good"))))
     corpus = LabelledLines(path, separator="\t", tokeniser="words")

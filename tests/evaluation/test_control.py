@@ -18,9 +18,11 @@ from pyro_nlp.evaluation.control_measures import attribute_of, content, from_cod
 from pyro_nlp.evaluation.control_report import report_control
 from pyro_nlp.evaluation.controlling import read_attributes, texts_of, transfer, wanted, write_to_order
 from pyro_nlp.evaluation.texts import codes
+from pyro_nlp.guides.controlled import ControlledGuide
 from pyro_nlp.inference.fit import Run
+from pyro_nlp.models.controlled_sentence import ControlledSentence
 from pyro_nlp.models.text_classifier import TextClassifier
-from pyro_nlp.nn import CNNEncoder
+from pyro_nlp.nn import CNNEncoder, GRUDecoder, GRUEncoder
 from tests.inference.test_control import ATTRIBUTES, Attributed, made
 from tests.tiny import VOCABULARY
 
@@ -122,7 +124,7 @@ def test_judges_that_have_seen_what_they_judge_or_judge_nothing_are_refused() ->
     run = ran()
     test = run.corpus.test
     assert isinstance(test, TextSplit)
-    assert refuse_judge(judge(Others()), run, test) == 0
+    assert refuse_judge(judge(Others()), run, test)[0] == 0
     with pytest.raises(ValueError, match="are those that the run's own discriminator learnt from: train one on others"):
         refuse_judge(judge(run.corpus), run, test)
     sentences = TextSplit.from_sentences([[9, 9, 8, i] for i in range(4, 24)])
@@ -188,3 +190,54 @@ def test_without_the_packages_the_rest_is_there(monkeypatch: pytest.MonkeyPatch)
     assert found.samples.diversity is None and found.transferred.bleu is None and not found.from_code
     assert [("sacrebleu" in why, "scikit-learn" in why) for why in found.missing] == [(True, False), (False, True)]
     assert "self-BLEU" not in found.rows() and "copied from train" in found.rows()
+
+
+def test_a_corpus_that_keeps_its_texts_is_compared_by_them() -> None:
+    """Where half of the words are unknown to the model, its vocabulary cannot tell what a judge has seen."""
+    run, other = ran(), Others()
+    test = run.corpus.test
+    assert isinstance(test, TextSplit) and isinstance(other.train, TextSplit)
+    texts = tuple(f"rare{i} words here" for i in range(len(test)))
+    run.corpus.train = Attributed(7).train
+    run.corpus.texts = {"test": texts}  # type: ignore[attr-defined]
+    other.texts = {"train": texts[: len(other.train)]}  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=f"where 30 of the {len(test)} sentences stand"):
+        refuse_judge(judge(other), run, test)
+
+
+def test_the_first_attribute_of_a_model_need_not_be_the_corpuss() -> None:
+    run = ran()
+    torch.manual_seed(0)
+    model = ControlledSentence(VOCABULARY, 3, {"tense": 3}, lambda words, latent: GRUDecoder(words, latent, 4, 5))
+    guide = ControlledGuide(VOCABULARY, 3, {"tense": 3}, *[lambda words: GRUEncoder(words, 4, 5)] * 2)
+    guide.meet_corpus(run.corpus)
+    split = run.corpus.test
+    assert isinstance(split, TextSplit) and split.attributes is not None
+    asked = transfer(model.eval(), guide.eval(), split, max_length=5).asked["tense"]
+    known = split.attributes[:, 1] >= 0
+    assert known.any() and (asked[known] != split.attributes[known, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [({"nope": 1}, "no attribute is called 'nope'; the model has tone, tense"), ({"tone": 2}, "classes 0 to 1, not 2")],
+)
+def test_orders_by_number_are_refused_too(asked: dict[str, int], message: str) -> None:
+    run = ran()
+    with pytest.raises(ValueError, match=message):
+        write_to_order(run.model, 4, asked)
+    with pytest.raises(ValueError, match=message):
+        transfer(run.model, run.guide, run.corpus.test, asked)  # type: ignore[arg-type]
+
+
+def test_an_attribute_that_is_never_known_is_left_out_of_the_report_and_refused_in_training() -> None:
+    run = ran()
+    test = run.corpus.test
+    assert isinstance(test, TextSplit) and test.attributes is not None
+    nowhere = np.stack([test.attributes[:, 0], np.full(len(test), -1)], 1)
+    run.corpus.train = run.corpus.test = TextSplit(test.flat, test.offsets, test.labels, None, nowhere)
+    found = report_control(run, run.corpus.test, count=6, sentences=6)
+    assert set(found.real) == {"in the loop, tone"} and set(found.from_code) <= {"tone"}
+    guide: Any = run.guide
+    with pytest.raises(ValueError, match="knows the tense of no training document"):
+        guide.meet_corpus(run.corpus)

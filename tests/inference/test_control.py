@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pyro_nlp.inference import (
     Enumerate,
     Joint,
     KnownLabels,
+    Linear,
     Relax,
     Strategy,
     StructureError,
@@ -30,7 +32,7 @@ from pyro_nlp.inference import (
 )
 from pyro_nlp.inference.dreams import as_batch, draw_prior, dream
 from pyro_nlp.models.controlled_sentence import ControlledSentence
-from pyro_nlp.nn import GRUDecoder, GRUEncoder, LSTMDecoder, write, write_softly
+from pyro_nlp.nn import GRUDecoder, GRUEncoder, LSTMDecoder, TransformerDecoder, write, write_softly
 from tests.tiny import VOCABULARY, padded, sharpen, styled, text
 
 ATTRIBUTES = {"tone": 2, "tense": 3}
@@ -227,9 +229,31 @@ def test_all_discrete_estimators_train_it_where_labels_are_unknown() -> None:
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in objective.parameters())
 
 
+def test_what_was_best_before_the_first_sleep_does_not_count() -> None:
+    model, guide = made()
+    updates, auxiliary = WakeSleepPhases(base=6), (KnownLabels(site="tone"), KnownLabels(site="tense"), CONTROL)
+    strategy = Strategy(discrete=Relax(hard=True), updates=updates, auxiliary=auxiliary)
+    training = Training(epochs=8, batch_size=6, optimizer=Adam(0.03), plateau=None, device="cpu")
+    history = fit(model, guide, Attributed(), strategy, training).history
+    best = [row["epoch"] for row in history if row.get("best")]
+    assert [epoch for epoch in best if epoch >= 6][:1] == [6]
+
+
+def test_weights_that_are_still_zero_are_no_step() -> None:
+    model, guide = made()
+    rising = Control({"tone": Linear(0.0, 1.0, steps=3)}, longest=LONGEST)
+    auxiliary = (KnownLabels(site="tone"), KnownLabels(site="tense"), rising)
+    strategy = Strategy(discrete=Relax(hard=True), updates=WakeSleepPhases(), auxiliary=auxiliary)
+    history = fit(model, guide, Attributed(), strategy, TRAINING).history
+    losses = [row["auxiliary.Control"] for row in history if "auxiliary.Control" in row]
+    assert losses[0] == 0 and losses[-1] > 0
+
+
 @pytest.mark.parametrize(
     ("auxiliary", "updates", "message"),
     [
+        (Control({}), Joint(), "it names no site"),
+        (Dreams(()), Joint(), "it names no site"),
         (Control({"mood": 1.0}), Joint(), "it reads the site 'mood'; the latents are 'tone', 'tense', 'z'"),
         (Dreams("tone"), Joint(), r"sites is a list of sites: \['tone'\]"),  # type: ignore[arg-type]
         (KnownLabels(site="tone"), WakeSleepPhases(), "there is nothing to sleep on"),
@@ -238,6 +262,14 @@ def test_all_discrete_estimators_train_it_where_labels_are_unknown() -> None:
 def test_what_cannot_be_learnt_is_refused(auxiliary: Any, updates: Any, message: str) -> None:
     with pytest.raises(StructureError, match=message):
         compiled(auxiliary, updates=updates)
+
+
+def test_a_decoder_that_reads_no_points_of_the_simplex_is_refused() -> None:
+    torch.manual_seed(0)
+    decoder = partial(TransformerDecoder, width=8, heads=2, layers=1)
+    model = ControlledSentence(VOCABULARY, 3, ATTRIBUTES, decoder)
+    with pytest.raises(StructureError, match="does not read points of the simplex: use a recurrent one"):
+        Strategy(discrete=Relax(hard=True), auxiliary=(CONTROL,)).compile(model, made()[1], batch_of())
 
 
 def test_a_model_that_cannot_write_softly_is_refused() -> None:

@@ -335,3 +335,24 @@ def test_with_a_users_handler_the_loss_equals_that_of_pyro(handler: str, site: s
         torch.manual_seed(1)
         losses.append(objective(data).detach())
     torch.testing.assert_close(*losses, **CLOSE)
+
+
+@pytest.mark.parametrize("particles", [1, 2])
+def test_the_kl_of_a_site_below_a_draw_for_the_corpus_is_taken_at_the_draw(particles: int) -> None:
+    """q(a) q(b | a) and p(b) p(a | b): a b for the whole corpus makes p(a | b) the same for all documents."""
+    batch = whole(text(4))
+
+    def model(batch: Any) -> None:
+        b = pyro.sample("b", dist.Normal(0.0, 1.0))
+        with batch.documents():
+            a = pyro.sample("a", dist.Normal(b, 1.0))
+            pyro.sample("x", dist.Normal(a, 1.0), obs=torch.zeros(len(batch)))
+
+    def guide(batch: Any) -> None:
+        with batch.documents():
+            a = pyro.sample("a", dist.Normal(torch.zeros(len(batch)), 1.0))
+        pyro.sample("b", dist.Normal(a.sum(-1, keepdim=True), 0.1))
+
+    site = terms(model, guide, batch, particles=particles).sites["a"]
+    assert site.closed_form is None
+    assert torch.equal(site.kl, site.log_q - site.log_p)
