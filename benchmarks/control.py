@@ -27,6 +27,8 @@ sentences (686 of SST) with the sentiment changed.
     distinct, self-BLEU  of samples; see `evaluation.diversity`
     c from z           accuracy of sentiment from the mean of q(z | x), by logistic regression; `commonest` beside it
 
+Seconds are of training, beside other jobs; the runs of `whole`, seed 0, stood still for part of theirs.
+
 ± is over seeds (0, 1, 2 of SST; 0 of yelp); a row or seed that is not in the table has not been run. References,
 in brackets: Hu et al. 2017 for SST, by an external classifier, from memory: .851 whole and .822 without discriminators
 (they trained the VAE on 1.4 million sentences of IMDB first, and their judge was right on more real sentences); texar's
