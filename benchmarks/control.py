@@ -25,7 +25,8 @@ sentences (686 of SST) with the sentiment changed.
     unknown            share of the samples' words that it does not know
     copied, new 4-grams  share of samples that stand in train; of their different four-grams that do not
     distinct, self-BLEU  of samples; see `evaluation.diversity`
-    c from z           accuracy of sentiment from the mean of q(z | x), by logistic regression; `commonest` beside it
+    c from z           accuracy of sentiment from the mean of q(z | x), by logistic regression; `commonest`, the share
+                       of the commonest class in test
 
 Seconds are of training, beside other jobs; the runs of `whole`, seed 0, stood still for part of theirs.
 
@@ -170,7 +171,15 @@ def finish(corpus: str, name: str, seed: int, runs: Path) -> None:
     split = run.corpus.test
     assert isinstance(split, TextSplit)
     found = report_control(run, split, [judge], writer, seed=seed)
-    measures = {"seed": seed, **numbers(found, corpus), **learnt(run.history), "texts": texts(run, split, seed)}
+    assert split.labels is not None
+    commonest = 100 * float(np.bincount(split.labels).max() / len(split))
+    measures = {
+        "seed": seed,
+        "commonest": commonest,
+        **numbers(found, corpus),
+        **learnt(run.history),
+        "texts": texts(run, split, seed),
+    }
     if corpus == "yelp":
         measures["rule"] = by_rule(run, seed)
     described = environment(corpus=run.corpus.name, fingerprint=run.corpus.fingerprint)
@@ -189,8 +198,7 @@ def numbers(found: ControlReport, corpus: str) -> dict[str, float]:
         "loop, real": 100 * found.real[f"in the loop, {site}"].mean,
         "transfer, loop": 100 * moved.in_loop[site].mean,
         "transfer, judge": 100 * moved.judged[site].mean,
-        "c from z": 100 * found.from_code[site][0].mean,
-        "commonest": 100 * found.from_code[site][1],
+        "c from z": 100 * found.from_code[site].accuracy,
         "new 4-grams": 100 * samples.new_fourgrams,
         "copied": 100 * samples.copied,
         "distinct": samples.diversity.distinct_2,

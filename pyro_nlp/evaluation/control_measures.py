@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from pyro_nlp.evaluation.classifying import classify
 from pyro_nlp.evaluation.collapse import posteriors
 from pyro_nlp.evaluation.controlling import texts_of
 from pyro_nlp.evaluation.documents import NoDensityError
+from pyro_nlp.evaluation.latent import Probe, linear_probe
 from pyro_nlp.evaluation.likelihood import importance_nll
 from pyro_nlp.evaluation.ranking import Interval, _bootstrap
 from pyro_nlp.evaluation.uses import _as_words, _bleu
@@ -142,21 +142,13 @@ def sentences_of(split: Any) -> TextSplit:
     return split
 
 
-def from_code(run: Run, split: TextSplit, most: int = 10_000) -> dict[str, tuple[Interval, float]]:
-    """How well each attribute is foretold from the mean of q(z | x) alone, and the share of the commonest class.
+def from_code(run: Run, split: TextSplit, most: int = 10_000) -> dict[str, Probe]:
+    """How well each attribute is foretold from the mean of q(z | x) alone, by `linear_probe`.
 
-    Logistic regression (scikit-learn, standardised means, C = 1) on at most `most` training sentences, judged on
-    `split`. Where z and the attribute are independent, as is intended, both numbers are alike.
-
-    Raises:
-        ImportError: scikit-learn is not installed.
+    Fitted to at most `most` training sentences and judged on `split`. Where z and the attribute are independent, as is
+    intended, accuracy is that of the commonest class. An attribute that is known of no sentence, or of one class, is left
+    out.
     """
-    try:
-        linear, pipeline, scaling = (
-            importlib.import_module(f"sklearn.{part}") for part in ("linear_model", "pipeline", "preprocessing")
-        )
-    except ImportError:
-        raise ImportError("a probe of z needs scikit-learn: pip install 'pyro-nlp[documents]'") from None
     assert run.guide is not None
     model: Any = run.model
     train = sentences_of(run.corpus.train)
@@ -165,15 +157,8 @@ def from_code(run: Run, split: TextSplit, most: int = 10_000) -> dict[str, tuple
     found = {}
     for name in model.attributes:
         labels = [labels_of(part, name, run.corpus) for part in (train, split)]
-        known = [label >= 0 for label in labels]
-        if min(k.sum() for k in known) == 0 or len(np.unique(labels[0][known[0]])) < 2:
-            continue
-        probe = pipeline.make_pipeline(scaling.StandardScaler(), linear.LogisticRegression(max_iter=1000))
-        probe.fit(codes[0][known[0]], labels[0][known[0]])
-        right = (probe.predict(codes[1][known[1]]) == labels[1][known[1]]).astype(float)
-        low, high = _bootstrap(right[:, None], RESAMPLES, 0)[0]
-        commonest = float(np.bincount(labels[1][known[1]]).max() / known[1].sum())
-        found[name] = (Interval(float(right.mean()), float(low), float(high)), commonest)
+        if len(np.unique(labels[0][labels[0] >= 0])) > 1 and (labels[1] >= 0).any():
+            found[name] = linear_probe(codes[0], labels[0], codes[1], labels[1])
     return found
 
 

@@ -27,6 +27,7 @@ from pyro_nlp.evaluation.control_measures import (
     refuse_judge,
 )
 from pyro_nlp.evaluation.controlling import Ordered, read_attributes, transfer, write_to_order
+from pyro_nlp.evaluation.latent import Probe
 from pyro_nlp.evaluation.ranking import Interval
 from pyro_nlp.evaluation.uses import Diversity, diversity
 from pyro_nlp.inference.fit import Run
@@ -70,8 +71,8 @@ class ControlReport:
         transferred: sentences of the split with the first attribute changed.
         real: accuracy on the sentences of the split themselves, by the discriminator in the loop and by judges, under
             `in the loop, NAME` and `judge, NAME`.
-        from_code: accuracy of each attribute foretold from the mean of q(z | x) alone, by logistic regression on train,
-            and the share of the commonest class: alike where z says nothing of it.
+        from_code: accuracy of each attribute foretold from the mean of q(z | x) alone, and that of naming the commonest
+            class: alike where z says nothing of it.
         judge: what judged each attribute: its model and corpus, and how many of the split's sentences it had seen.
         missing: what was left out, as a package is not installed, and the cure.
     """
@@ -79,7 +80,7 @@ class ControlReport:
     samples: Written
     transferred: Written
     real: dict[str, Interval]
-    from_code: dict[str, tuple[Interval, float]]
+    from_code: dict[str, Probe]
     judge: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
@@ -115,8 +116,8 @@ class ControlReport:
         table.add_section()
         for name, found in self.real.items():
             table.add_row(f"real sentences, {name}", str(found), "")
-        for name, (found, commonest) in self.from_code.items():
-            table.add_row(f"{name} foretold from z (commonest class {commonest:.4f})", str(found), "")
+        for name, probe in self.from_code.items():
+            table.add_row(f"{name} foretold from z", str(probe), "")
         for name, who in self.judge.items():
             table.add_row(f"judge of {name}", who, "")
         for why in self.missing:
@@ -187,7 +188,7 @@ def report_control(
         name: f"{type(judge.model).__name__} on {judge.corpus.name}; saw {seen[name][0]:,} of {seen[name][1]:,}"
         for name, judge in by_attribute.items()
     }
-    codes = (_installed(lambda: from_code(run, chosen), missing) if probe else None) or {}
+    codes = from_code(run, chosen) if probe else {}
     return ControlReport(measured[0], measured[1], real, codes, named, tuple(missing))
 
 

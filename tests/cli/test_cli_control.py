@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import sklearn  # noqa: F401 (on its first import it sets variables of the environment, which a test may not)
 
 from tests.cli.commands import CommandLine
 
