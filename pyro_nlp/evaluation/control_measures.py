@@ -146,8 +146,7 @@ def from_code(run: Run, split: TextSplit, most: int = 10_000) -> dict[str, Probe
     """How well each attribute is foretold from the mean of q(z | x) alone, by `linear_probe`.
 
     Fitted to at most `most` training sentences and judged on `split`. Where z and the attribute are independent, as is
-    intended, accuracy is that of the commonest class. An attribute that is known of no sentence, or of one class, is left
-    out.
+    intended, accuracy is that of the commonest class. An attribute that is known of no sentence is left out.
     """
     assert run.guide is not None
     model: Any = run.model
