@@ -62,10 +62,13 @@ PARTS = (
 )
 DOCUMENTED = ["pyro_nlp", *(f"pyro_nlp.{part}" for part in PARTS)]
 
+# a worker a core, each with the tests of whole files, which share what they have trained; more than 8 would fill memory
+PYTEST = ["-m", "pytest", "-n", "logical", "--maxprocesses", "8", "--dist", "loadfile"]
+
 JOBS = {
     "demo": [["-m", "benchmarks.demo"]],
-    "test": [["-m", "pytest"]],
-    "test-all": [["-m", "pytest", "-m", ""]],
+    "test": [PYTEST],
+    "test-all": [[*PYTEST, "-m", ""]],
     "lint": [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "mypy"]],
     "bench": [["-m", f"benchmarks.{name}"] for name in (*BENCHMARKS, "render")],
     "docs": [["-m", "pdoc", "--docformat", "google", "--math", "-o", "docs/build", *DOCUMENTED]],
@@ -159,7 +162,7 @@ def prepare() -> None:
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         stamp = {}
-    intact = stamp.get("base") == base and finds("torch", "pyro", "pytest", "ruff", "mypy", "pyro_nlp")
+    intact = stamp.get("base") == base and finds("torch", "pyro", "pytest", "xdist", "ruff", "mypy", "pyro_nlp")
     if intact and stamp.get("files") == files:
         return
     started = time.monotonic()

@@ -9,20 +9,25 @@ place in the split, which the seed permutes, so that their number is n in expect
                     chosen by the log loss of n validation labels
     naive Bayes     on those labels alone, in closed form; smoothing by the same labels
     M2, ...         `StyledSentence`, z of 8, code of 16, LSTM of 64, and `StyledGuide`, LSTM of 64 pooled by maximum,
-                    dropout .3 on vectors; `KnownLabels` at 0.1 N / n, the alpha of the paper; KL weight from .01 to 1
-                    in three epochs; batches of 32, Adam at .003, 5 epochs, the one with the best validation bound is
-                    judged, which sees no label; bf16 where this machine is faster in it
+                    dropout .3 on vectors; `KnownLabels` at N / n, ten times the alpha of the paper; KL weight from .01
+                    to 1 in three epochs; batches of 32, Adam at .003, 5 epochs, the one with the best validation bound
+                    is judged, which sees no label; bf16 where this machine is faster in it
       enumerate     the class summed out under q(c | x)
       rloo, nvil    drawn twice, score function with the other draw or a network as baseline
       relaxed       Gumbel-softmax, temperature from 1 to .5 over training, categorical KL
       straight through   the same with hard draws
+      alpha of the paper    as `enumerate`, with `KnownLabels` at 0.1 N / n
     M1+M2           M1: `SentenceVAE`, z1 of 32, LSTM of 64, the same encoder, without labels; KL weight from .01 to 1
                     in three epochs, 8 nats of it free, shared by the dimensions, or z1 would say nothing; 10 epochs.
                     Then `StackedSentence` with M1 fixed: z2 of 8, hidden layers of 64, `KnownLabels` as above, the
                     class enumerated, 10 epochs; rates and batches as above, each stage by its validation bound
 
-`guide` is the accuracy of q(c | x), which is what M2 classifies by (M1+M2: of q(c | z1), the mean over 20 draws of z1);
-`Bayes` that of p(x, c) by 20 importance samples of the other latents for each class. Both on test, in percent, as are
+The alpha of the paper was the protocol first. At seed 0 of SST with 2,082 labels 0.1, 1 and 10 N / n gave a `guide` of
+63.9, 70.8 and 68.3 on as many validation labels, and 63.4, 72.5 and 72.7 on test, which were seen together; 1 was taken
+for all rows, and the rows that there were (some of 200 labels) were thrown away.
+
+`guide` is the accuracy of q(c | x), which is what M2 classifies by (M1+M2: of q(c | z1), the mean over 10 draws of z1);
+`Bayes` that of p(x, c) by 10 importance samples of the other latents for each class. Both on test, in percent, as are
 log loss (nats) and calibration error of `guide`. `minus supervised` is paired by seed; ± is over seeds.
 
 No published number is comparable: Xu et al. 2017 (arXiv:1603.02514) classify the long documents of IMDB.
@@ -79,7 +84,7 @@ from pyro_nlp.nn import LSTMDecoder
 CORPORA = ("sst", "polarity")
 LABELS = (50, 200, 500, 2000)
 SEEDS = (0, 1, 2)
-EPOCHS = 5
+EPOCHS, SAMPLES = 5, 10
 _TEMPERATURE = Exponential(1.0, 0.5, epochs=EPOCHS)
 STRATEGIES: dict[str, dict[str, Any]] = {
     "M2, enumerate": {"discrete": Enumerate()},
@@ -87,7 +92,10 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "M2, nvil": {"discrete": ScoreFunction(Neural()), "bound": ELBO(2)},
     "M2, relaxed": {"discrete": Relax(_TEMPERATURE)},
     "M2, straight through": {"discrete": Relax(_TEMPERATURE, hard=True)},
+    "M2, alpha of the paper": {"discrete": Enumerate()},
 }
+ALPHA, ALPHA_OF_THE_PAPER = 1.0, 0.1
+"""Weight of the labelled sentences' log q(c | x), a mean over them, in parts of N."""
 ALONE = {"supervised": "LSTM", "naive Bayes": "naive Bayes"}
 """What sees the labelled sentences only, by its name in `benchmarks.classifiers`."""
 STACKED = "M1+M2"
@@ -132,11 +140,12 @@ def semi_supervised(corpus: str, name: str, seed: int, labels: int) -> tuple[Cla
     decoder = partial(LSTMDecoder, embedding=64, width=64)
     model = StyledSentence(words, 8, classes, 16, decoder)
     guide = StyledGuide(words, 8, classes, encoder("LSTM"), supervision=share)
-    strategy = Strategy(kl=KL(Linear(0.01, 1.0, epochs=3)), auxiliary=(KnownLabels(0.1 / share),), **STRATEGIES[name])
+    alpha = ALPHA_OF_THE_PAPER if name == "M2, alpha of the paper" else ALPHA
+    strategy = Strategy(kl=KL(Linear(0.01, 1.0, epochs=3)), auxiliary=(KnownLabels(alpha / share),), **STRATEGIES[name])
     training = Training(epochs=EPOCHS, optimizer=Adam(0.003), plateau=None, precision="auto")
     part = Part(whole, train, whole.valid, whole.test)
     run = fit(model, guide, part, strategy, training, seed=seed, progress=False)
-    return classify(run.model, run.guide, whole.test, names=whole.labels, samples=20), len(rows)
+    return classify(run.model, run.guide, whole.test, names=whole.labels, samples=SAMPLES), len(rows)
 
 
 def stacked(corpus: str, name: str, seed: int, labels: int) -> tuple[Classification, int]:
@@ -157,9 +166,9 @@ def stacked(corpus: str, name: str, seed: int, labels: int) -> tuple[Classificat
         guide = StackedGuide(words, 32, classes, 8, 64, encoder("LSTM"), supervision=share)
         halves = ("model.sentence", "guide.sentence")
         training = Training(**options, start=dict.fromkeys(halves, run), fixed=halves)
-        strategy = Strategy(discrete=Enumerate(), auxiliary=(KnownLabels(0.1 / share),))
+        strategy = Strategy(discrete=Enumerate(), auxiliary=(KnownLabels(ALPHA / share),))
         found = fit(model, guide, part, strategy, training, seed=seed, progress=False)
-    return classify(found.model, found.guide, whole.test, names=whole.labels, samples=20), len(rows)
+    return classify(found.model, found.guide, whole.test, names=whole.labels, samples=SAMPLES), len(rows)
 
 
 def file(corpus: str, name: str, labels: int, seed: int) -> Path:

@@ -9,17 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from pyro_nlp.costs import in_words
+from pyro_nlp.evaluation.drawing import colors, empty_figure
 from pyro_nlp.evaluation.likelihood import Difference, compare
 from pyro_nlp.inference import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NONE = "-"
 
@@ -247,17 +248,15 @@ def _cells(row: Row, reference: str, samples: int) -> list[str]:
 
 def _curves(rows: Sequence[Row]) -> Figure:
     """Validation bound by seconds of training, a colour a strategy and a line a seed."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(8, 4.5)
     axis = figure.subplots()
     shown = [row for row in rows if row.curves]
-    palette = matplotlib.colormaps["tab10" if len(shown) <= 10 else "tab20"]
-    for i, row in enumerate(shown):
+    for color, row in zip(colors(len(shown)), shown, strict=True):
         for number, points in enumerate(row.curves.values()):
             label = row.strategy if number == 0 else None
             axis.plot(
                 *zip(*points, strict=True),
-                color=palette(i % palette.N),
+                color=color,
                 marker="o",
                 markersize=3,
                 linewidth=0.8,

@@ -10,11 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: there is a worker for every core
+
 import pyro
 import pytest
 import torch
 
 import pyro_nlp  # noqa: F401 (sets module_local_params, the one global that may change)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's `pytest &`: processes of the tests would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SEED = 20160101
 CORPORA = "PYRO_NLP_DATA"

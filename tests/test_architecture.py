@@ -111,6 +111,14 @@ def test_the_folders_of_the_zoo_are_flat_and_one_link_away(folder: str) -> None:
     assert link.resolve() == (ROOT / folder).resolve()
 
 
+def test_what_takes_seconds_to_import_is_left_to_what_needs_it() -> None:
+    """Every command pays for what is imported with the package."""
+    code = "import sys, pyro_nlp; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"arviz", "matplotlib", "pandas", "sacrebleu", "scipy.optimize", "scipy.stats", "sklearn", "xarray"}
+    assert not heavy & set(run.stdout.split())
+
+
 def test_importing_the_package_changes_one_pyro_setting_and_nothing_else() -> None:
     """In a fresh process, what others change on *their* import is let happen first."""
     imports = {other for name in MODULES for other, _ in imported(name)}

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from rich.table import Table
-from scipy.special import expit
 from torch import nn
 
 from pyro_nlp.data.pairs import PairSplit
@@ -111,7 +111,9 @@ def evaluate_answers(
     at_mean = score_pairs(model, split, seed=seed, precision=precision)
     assert isinstance(split, PairSplit)  # as `score_pairs` has seen
     labels = split.labels if split.labels is not None else np.full(len(split), -1)
-    calibration = binary_calibration(expit(score_pairs(model, split, draws, seed=seed, precision=precision)), labels)
+    calibration = binary_calibration(
+        scipy.special.expit(score_pairs(model, split, draws, seed=seed, precision=precision)), labels
+    )
     answered = len(split.answered) > 0
     ranking = rank_questions(at_mean, labels, split.group, keep="right") if answered else None
     questions = len(np.unique(split.group[labels >= 0]))

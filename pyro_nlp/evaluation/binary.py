@@ -10,16 +10,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import xlog1py, xlogy
 
 from pyro_nlp.evaluation._arviz import measured
+from pyro_nlp.evaluation.drawing import colors, empty_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NORMAL_95 = 1.959963984540054
 """97.5 % point of the standard normal."""
@@ -154,7 +155,7 @@ def binary_calibration(probability: ArrayLike, labels: ArrayLike, bins: int = 10
         uncertainty=share * (1 - share),
         within=float(np.mean(inside_p**2 - 2 * inside_p * inside_y)),
         expected_error=float(weight @ np.abs(mean - observed)),
-        log_loss=-float(np.mean(xlogy(y, p) + xlog1py(1 - y, -p))),
+        log_loss=-float(np.mean(scipy.special.xlogy(y, p) + scipy.special.xlog1py(1 - y, -p))),
         curve=ReliabilityCurve(mean, observed, count, *wilson(observed, count)),
     )
 
@@ -176,7 +177,7 @@ def _equal_mass(p: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _entropy(share: float) -> float:
-    return -float(xlogy(share, share) + xlog1py(1 - share, -share))
+    return -float(scipy.special.xlogy(share, share) + scipy.special.xlog1py(1 - share, -share))
 
 
 def reliability_plot(
@@ -190,19 +191,17 @@ def reliability_plot(
         title: above it.
     """
     several = found if isinstance(found, Mapping) else {"": found}
-    figure = Figure(figsize=(4.8, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(4.8, 4.6)
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
-    palette = matplotlib.colormaps["tab10" if len(several) <= 10 else "tab20"]
-    for i, (name, model) in enumerate(several.items()):
+    for color, (name, model) in zip(colors(len(several)), several.items(), strict=True):
         curve = model.curve
         error = f"calibration error {model.expected_error:.3f}, Brier {model.brier:.3f}"
         axis.errorbar(
             curve.probability,
             curve.observed,
             yerr=np.maximum(np.stack([curve.observed - curve.low, curve.high - curve.observed]), 0),
-            color=palette(i % palette.N),
+            color=color,
             marker="o",
             markersize=4,
             linewidth=1,

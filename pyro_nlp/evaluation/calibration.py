@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import sparse, stats
+import scipy
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import BOS, EOS, Batch
@@ -178,12 +178,12 @@ def _distance(histograms: np.ndarray) -> np.ndarray:
 
 def _uniformity(ranks: np.ndarray, draws: int, bins: int, null: np.ndarray) -> Uniformity:
     histogram = np.bincount(ranks * bins // (draws + 1), minlength=bins)
-    low, high = stats.binom.ppf([0.005, 0.995], len(ranks), 1 / bins)
+    low, high = scipy.stats.binom.ppf([0.005, 0.995], len(ranks), 1 / bins)
     distance = _distance(np.bincount(ranks, minlength=draws + 1))
     return Uniformity(
         histogram,
         (int(low), int(high)),
-        chi_square=float(stats.chisquare(histogram).pvalue),
+        chi_square=float(scipy.stats.chisquare(histogram).pvalue),
         ecdf=float((1 + (null >= distance - 1e-12).sum()) / (1 + len(null))),
         shift=float(ranks.mean() / draws - 0.5),
         spread=float(ranks.var() * 12 / (draws * (draws + 2))),
@@ -292,16 +292,16 @@ def _compared(sentences: list[list[int]], divisions: np.ndarray) -> list[Predict
     return checks
 
 
-def _counts(items: list[list[Any]]) -> sparse.csr_matrix:
+def _counts(items: list[list[Any]]) -> scipy.sparse.csr_matrix:
     """How often each item is in each sentence, `[sentences, items]`."""
     known: dict[Any, int] = {}
     columns = [known.setdefault(item, len(known)) for sentence in items for item in sentence]
     rows = np.repeat(np.arange(len(items)), [len(sentence) for sentence in items])
-    return sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), (len(items), len(known)))
+    return scipy.sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), (len(items), len(known)))
 
 
 def _divided(
-    divisions: np.ndarray, repeated: np.ndarray, words: sparse.csr_matrix, pairs: sparse.csr_matrix
+    divisions: np.ndarray, repeated: np.ndarray, words: scipy.sparse.csr_matrix, pairs: scipy.sparse.csr_matrix
 ) -> dict[str, np.ndarray]:
     """Statistics of both parts of each division, `[2, P]` by name; of a divergence the second are zeros."""
     sides = np.stack([divisions, ~divisions]).astype(np.float64)
@@ -320,5 +320,5 @@ def _divided(
 
 def _jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """In nats, at most log 2, over the last dimension."""
-    middle = stats.entropy((p + q) / 2, axis=-1)
-    return np.asarray(middle - (stats.entropy(p, axis=-1) + stats.entropy(q, axis=-1)) / 2)
+    middle = scipy.stats.entropy((p + q) / 2, axis=-1)
+    return np.asarray(middle - (scipy.stats.entropy(p, axis=-1) + scipy.stats.entropy(q, axis=-1)) / 2)

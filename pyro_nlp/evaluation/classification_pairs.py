@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, rankdata
+import scipy
 
 from pyro_nlp.evaluation.classification import Classification
 from pyro_nlp.evaluation.ranking import Interval, PairedInterval, _bootstrap, _sign_flips
@@ -60,13 +60,13 @@ def compare_classifications(
         for mean, (low, high), p in zip(values.mean(0), bounds, p_values, strict=True)
     )
     one, two = int((right > 0).sum()), int((right < 0).sum())
-    p = float(binomtest(one, one + two).pvalue) if one + two else 1.0
+    p = float(scipy.stats.binomtest(one, one + two).pvalue) if one + two else 1.0
     return ClassificationDifference(accuracy, loss, one, two, p, len(right))
 
 
 def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
     """Chance that a score from inside is above one from outside, ties counted half: the area under the ROC curve."""
-    ranks = rankdata(np.concatenate([inside, outside]))
+    ranks = scipy.stats.rankdata(np.concatenate([inside, outside]))
     above = ranks[: len(inside)].sum() - len(inside) * (len(inside) + 1) / 2
     return float(above / (len(inside) * len(outside)))
 

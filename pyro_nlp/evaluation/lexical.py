@@ -17,10 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import sparse
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from pyro_nlp.data.bags import STOP
 from pyro_nlp.data.batches import UNK
@@ -161,7 +159,7 @@ def stop_words(vocabulary: Vocabulary) -> np.ndarray:
     )
 
 
-def _sides(split: PairSplit) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+def _sides(split: PairSplit) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
     """Counts of every pair's question and of its answer, `[N, V]` each."""
     width = _width(split)
     return _counts(split.first, width)[split.group], _counts(split.second, width)
@@ -172,15 +170,15 @@ def _width(split: PairSplit) -> int:
     return 1 + max(int(texts.flat.max(initial=UNK)) for texts in (split.first, split.second))
 
 
-def _counts(texts: TextSplit, width: int) -> sparse.csr_matrix:
+def _counts(texts: TextSplit, width: int) -> scipy.sparse.csr_matrix:
     """How often each text has each word, `[N, V]`; special symbols left out."""
     known = texts.flat > UNK
     rows = np.repeat(np.arange(len(texts)), np.diff(texts.offsets))[known]
     # repeated places are summed
-    return sparse.csr_matrix((np.ones(len(rows)), (rows, texts.flat[known])), (len(texts), width))
+    return scipy.sparse.csr_matrix((np.ones(len(rows)), (rows, texts.flat[known])), (len(texts), width))
 
 
-def _dot(first: sparse.csr_matrix, second: sparse.csr_matrix, weight: np.ndarray) -> np.ndarray:
+def _dot(first: scipy.sparse.csr_matrix, second: scipy.sparse.csr_matrix, weight: np.ndarray) -> np.ndarray:
     """Sum over words of first x second x weight, row by row, `[N]`."""
     return np.asarray(first.multiply(second) @ weight)
 
@@ -210,7 +208,7 @@ class LogisticRanker:
 
     def probability(self, features: ArrayLike) -> np.ndarray:
         """Of a right answer, `[N]`."""
-        return np.asarray(expit(self.logit(features)))
+        return np.asarray(scipy.special.expit(self.logit(features)))
 
 
 def fit_logistic(features: ArrayLike, labels: ArrayLike, l2: float = 1.0) -> LogisticRanker:
@@ -254,11 +252,11 @@ def fit_logistic(features: ArrayLike, labels: ArrayLike, l2: float = 1.0) -> Log
         weights, bias = parameters[:-1], parameters[-1]
         logit = x @ weights + bias
         value = np.logaddexp(0, logit).mean() - y @ logit / len(y) + l2 / 2 * weights @ weights / len(y)
-        off = (expit(logit) - y) / len(y)
+        off = (scipy.special.expit(logit) - y) / len(y)
         return float(value), np.append(off @ x + l2 * weights / len(y), off.sum())
 
     # of the mean loss, whose size does not grow with the pairs
-    found = minimize(
+    found = scipy.optimize.minimize(
         loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 0, "gtol": 1e-9}
     )
     return LogisticRanker(found.x[:-1], float(found.x[-1]), centre, spread)

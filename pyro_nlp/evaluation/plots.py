@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from pyro_nlp.evaluation._arviz import has_inference_data, load
 from pyro_nlp.evaluation.collapse import Posteriors
+from pyro_nlp.evaluation.drawing import colors, empty_figure
 from pyro_nlp.evaluation.latent import MeanSpace
 
 CURVES = ("loss", "reconstruction", "kl")
@@ -25,10 +23,9 @@ CURVES = ("loss", "reconstruction", "kl")
 
 def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Loss, reconstruction and KL by step, one line a run: training thin, validation with marks."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(12, 3.6)
     for axis, measure in zip(figure.subplots(1, len(CURVES)), CURVES, strict=True):
-        for color, (name, rows) in zip(_colors(len(histories)), histories.items(), strict=True):
+        for color, (name, rows) in zip(colors(len(histories)), histories.items(), strict=True):
             for prefix, style in (
                 ("", {"linewidth": 0.8, "alpha": 0.6}),
                 ("valid.", {"marker": "o", "markersize": 3, "label": name}),
@@ -59,13 +56,12 @@ def latent_space(
     means = posterior.mean - posterior.mean.mean(0)
     _, _, directions = np.linalg.svd(means, full_matrices=False)
     points = posterior.mean @ directions[:2].T
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(6.4, 5.6)
     axis = figure.subplots()
     if labels is None:
         axis.scatter(points[:, 0], points[:, 1], s=4, alpha=0.6)
     else:
-        for color, label in zip(_colors(len(names)), range(len(names)), strict=True):
+        for color, label in zip(colors(len(names)), range(len(names)), strict=True):
             axis.scatter(
                 points[labels == label, 0], points[labels == label, 1], s=4, alpha=0.6, color=color, label=names[label]
             )
@@ -102,8 +98,7 @@ STYLES: tuple[dict[str, Any], dict[str, Any]] = ({"linewidth": 0.9}, {"marker": 
 def training(history: Any, path: Path) -> None:
     """All that `training_history` holds by step, one pair of axes a measure: training thin, validation with marks."""
     shown = {title: names for title, names in TRAINING.items() if any(name in history for name in names)}
-    figure = Figure(figsize=(4 * min(len(shown), 3), 3 * -(-len(shown) // 3)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(4 * min(len(shown), 3), 3 * -(-len(shown) // 3))
     axes = figure.subplots(-(-len(shown) // 3), min(len(shown), 3), squeeze=False).flat
     for (title, names), axis in zip(shown.items(), axes, strict=False):
         for style, name in zip(STYLES, names, strict=False):
@@ -122,7 +117,7 @@ def _lines(axis: Any, values: Any, style: Mapping[str, Any], of: str) -> None:
     """One variable by step; a line for each site, module or term, in the colour of its place."""
     columns = values.transpose("step", ...).values.reshape(len(values["step"]), -1)
     names = values[values.dims[1]].values.tolist() if values.ndim == 2 else [""]
-    for color, name, column in zip(_colors(len(names)), names, columns.T, strict=True):
+    for color, name, column in zip(colors(len(names)), names, columns.T, strict=True):
         known = np.isfinite(column)
         label = " ".join(part for part in (name, of) if part)
         axis.plot(values["step"].values[known], column[known], color=color, label=label or None, **style)
@@ -137,8 +132,7 @@ def mean_space(found: MeanSpace, path: Path, title: str = "") -> None:
     """
     shown = found if found.model.shape[1] <= 2 else found.projected()
     count = shown.model.shape[1]
-    figure = Figure(figsize=(4.6 * count, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(4.6 * count, 4.4)
     for dimension, axis in enumerate(figure.subplots(1, count, squeeze=False)[0]):
         paint_mean_space(axis, shown, dimension)
         what = f"dimension {dimension}" if shown is found else "widest direction"
@@ -190,8 +184,7 @@ def forest(
         made.savefig(path)
         return
     rows = draws[next(iter(draws))]["posterior"][site].sel(coords).isel(chain=0, draw=0).size
-    figure = Figure(figsize=(6.4, 1.2 + 0.22 * rows * len(draws)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(6.4, 1.2 + 0.22 * rows * len(draws))
     options = {"var_names": [site], "coords": coords, "combined": True, "hdi_prob": hdi, "textsize": 8}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of ArviZ, on what its next version will do
@@ -201,8 +194,3 @@ def forest(
         legend.set_loc("upper left")
         legend.set_bbox_to_anchor((1, 1))
     figure.savefig(path, dpi=130)
-
-
-def _colors(count: int) -> list[Any]:
-    palette = matplotlib.colormaps["tab10" if count <= 10 else "tab20"]
-    return [palette(i % palette.N) for i in range(count)]

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
-from scipy import sparse
-from scipy.sparse import csgraph
 from torch import Tensor
 
 from pyro_nlp.data.counts import CountSplit
@@ -132,7 +131,7 @@ def _together(split: CountSplit, words: np.ndarray) -> np.ndarray:
     columns = column[split.words]
     rows = np.repeat(np.arange(len(split)), np.diff(split.offsets))[columns >= 0]
     columns = columns[columns >= 0]
-    has = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), (len(split), len(words)))
+    has = scipy.sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), (len(split), len(words)))
     found: np.ndarray = (has.T @ has).toarray()
     return found
 
@@ -163,7 +162,11 @@ def distinct_topics(topics: np.ndarray | Tensor, top: int = 10, overlap: float =
     words = top_words(topics, top)
     has = np.zeros((len(words), int(words.max()) + 1))
     np.put_along_axis(has, words, 1.0, 1)
-    return int(csgraph.connected_components(sparse.csr_matrix(has @ has.T >= overlap * top), directed=False)[0])
+    return int(
+        scipy.sparse.csgraph.connected_components(
+            scipy.sparse.csr_matrix(has @ has.T >= overlap * top), directed=False
+        )[0]
+    )
 
 
 @dataclass(frozen=True)
