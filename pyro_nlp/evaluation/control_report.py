@@ -158,13 +158,17 @@ def report_control(
 
     Raises:
         ValueError: a judge that was trained on the run's corpus or on sentences of the split, or whose labels are the
-            classes of no attribute.
+            classes of no attribute or of one that another judges.
     """
     assert run.guide is not None
     model: Any = run.model
     corpus = run.corpus
     chosen = split.take(np.random.default_rng(seed).permutation(len(split))[:sentences])
-    by_attribute = {attribute_of(judge, corpus): judge for judge in judges}
+    by_attribute: dict[str, Run] = {}
+    for judge in judges:
+        if (name := attribute_of(judge, corpus)) in by_attribute:
+            raise ValueError(f"two judges of {name}: an attribute has one; judge once more with the other")
+        by_attribute[name] = judge
     seen = {name: refuse_judge(judge, run, split) for name, judge in by_attribute.items()}
     longest = int(corpus.train.lengths.max())
     orders = write_to_order(model, count, seed=seed, method=method, max_length=longest)

@@ -46,7 +46,7 @@ class Run:
     """A trained model and guide, and how they came to be.
 
     Attributes:
-        model, guide: with the best parameters seen, in evaluation mode; no guide where it had nothing to learn.
+        model, guide: with what `Training.keep` names, in evaluation mode; no guide where it had nothing to learn.
         corpus: what they were trained on.
         history: the rows of metrics.jsonl.
         folder: where the run lives; None when it was not saved.
@@ -80,7 +80,7 @@ def fit(
     recipe: str | None = None,
     progress: bool | None = None,
 ) -> Run:
-    """Train a model and a guide; the best parameters by the validation bound are in them afterwards.
+    """Train a model and a guide; what `Training.keep` names is in them afterwards, by default the best parameters.
 
     Under `torchrun` every process calls it alike: the batch is divided between them and the gradients averaged.
 

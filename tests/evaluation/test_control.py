@@ -179,6 +179,14 @@ def test_the_report_is_a_table_and_numbers() -> None:
     assert texts_of(asked.split, SimpleNamespace(vocabulary=run.corpus.vocabulary))[0].split()[0].startswith(("w", "<"))  # type: ignore[arg-type]
 
 
+def test_an_attribute_has_one_judge() -> None:
+    run = ran()
+    test = run.corpus.test
+    assert isinstance(test, TextSplit)
+    with pytest.raises(ValueError, match="two judges of tone: an attribute has one"):
+        report_control(run, test, (judge(Others()), judge(Others())), count=4, sentences=4)
+
+
 def test_without_sacrebleu_the_rest_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     run = ran()
