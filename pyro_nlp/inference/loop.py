@@ -59,6 +59,8 @@ class Loop:
         self.compute: Callable[[Batch], Tensor] = (
             objective if world == 1 else DistributedDataParallel(objective, find_unused_parameters=unused)
         )
+        if training.keep not in (known := ("best", "last", *measures(objective))):
+            raise StructureError(f"Training: keep is one of {', '.join(known)}, not {training.keep!r}")
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         learnt = {id(p) for p in objective.state.parameters()}
         self.clipped = [p for p in self.parameters if id(p) not in learnt]  # a baseline's gradient drowns all others
@@ -239,9 +241,10 @@ class Loop:
                 self.objective.train()
 
     def judge(self, found: dict[str, float]) -> bool:
-        """Keep the best by the bound and the auxiliary losses that judge, or the last; act on a plateau; whether these
-        are the ones kept."""
+        """Keep the best by the bound and the auxiliary losses that judge, or by one measure, or the last; act on a
+        plateau; whether these are the ones kept."""
         loss = found["loss"] + sum(value for name, value in found.items() if name.startswith("auxiliary."))
+        loss = found.get(self.training.keep, loss)
         if not math.isfinite(loss):
             raise NumericalError(f"{self._where()}: the validation bound is not finite")
         plateau = self.training.plateau
@@ -340,14 +343,24 @@ class Loop:
         return None
 
 
+def judging(objective: Objective) -> dict[str, Auxiliary]:
+    """The auxiliary losses that judge on the validation split, by name."""
+    named = zip(objective.called, objective.strategy.auxiliary, strict=True)
+    return {name: auxiliary for name, auxiliary in named if type(auxiliary).judge is not Auxiliary.judge}
+
+
+def measures(objective: Objective) -> list[str]:
+    """What `validation_bound` finds, by name."""
+    sites = [name for name in objective.estimators if name not in objective.marginal]
+    kls, auxiliaries = (f"kl.{name}" for name in sites), (f"auxiliary.{name}" for name in judging(objective))
+    return ["loss", "reconstruction", *kls, *auxiliaries]
+
+
 def validation_bound(objective: Objective, split: Split, batch_size: int, loop: Loop) -> dict[str, float]:
     """Minus the bound, minus the log-likelihood and KL per document of a split, as the bound judges them, and the
     auxiliary losses that judge."""
-    sites = [name for name in objective.estimators if name not in objective.marginal]
-    named = zip(objective.called, objective.strategy.auxiliary, strict=True)
-    judging = {name: a for name, a in named if type(a).judge is not Auxiliary.judge}
-    sums = {"loss": 0.0, "reconstruction": 0.0, **{f"kl.{name}": 0.0 for name in sites}}
-    sums |= {f"auxiliary.{name}": 0.0 for name in judging}
+    judges = judging(objective)
+    sums = dict.fromkeys(measures(objective), 0.0)
     for rows in plan(split.lengths, batch_size, seed=0, epoch=0, shuffle=False):
         own = rows[loop.rank :: loop.world]
         if not len(own):
@@ -355,7 +368,7 @@ def validation_bound(objective: Objective, split: Split, batch_size: int, loop: 
         batch = split.batch(own).to(loop.device)
         found = objective.strategy.bound.judge(objective, batch)
         sums["loss"] += found.value.item() * len(own)
-        for name, auxiliary in judging.items():
+        for name, auxiliary in judges.items():
             assert found.terms is not None
             loss = auxiliary.judge(objective, found.terms, batch)
             sums[f"auxiliary.{name}"] += 0.0 if loss is None else loss.item() * len(own)

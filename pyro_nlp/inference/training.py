@@ -117,7 +117,9 @@ class Training:
             schedule may change it.
         plateau: what to do when the validation bound stalls; None trains all epochs.
         keep: the parameters of the `best` epoch by the validation bound, or of the `last`: where auxiliary losses buy
-            what is wanted at the bound's expense, the first epochs have the best bound. `last` wants no plateau.
+            what is wanted at the bound's expense, the first epochs have the best bound. `last` wants no plateau. Any
+            measure of metrics.jsonl's validation rows, without its `valid.`, may take the bound's place, there and in
+            the plateau: `auxiliary.KnownSequences`, say, where only the guide's log q of known sequences matters.
         precision: `float32`; `bf16` for autocast with log-probabilities and KL in float32; `auto` for bf16 where this
             machine multiplies in it at least half as fast again.
         device: `auto`, `cpu`, `cuda` ...
@@ -137,7 +139,7 @@ class Training:
     clip: float | None = 5.0
     word_dropout: float | Schedule = 0.0
     plateau: Plateau | None = Plateau()
-    keep: Literal["best", "last"] = "best"
+    keep: str = "best"
     precision: Precision = "float32"
     device: str = "auto"
     vectors: str | None = None
@@ -152,8 +154,6 @@ class Training:
             raise ValueError("Training: epochs, batch_size and log_every must be at least 1")
         if self.precision not in ("float32", "bf16", "auto"):
             raise ValueError(f"Training: precision is 'float32', 'bf16' or 'auto', not {self.precision!r}")
-        if self.keep not in ("best", "last"):
-            raise ValueError(f"Training: keep is 'best' or 'last', not {self.keep!r}")
         if self.keep == "last" and self.plateau is not None:
             raise ValueError(
                 "Training: a plateau goes back to the best parameters: with keep='last' set plateau to None"

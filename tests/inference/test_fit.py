@@ -42,6 +42,7 @@ from pyro_nlp.inference import (
     fit,
 )
 from pyro_nlp.inference.loop import Loop
+from pyro_nlp.inference.terms import StructureError
 from pyro_nlp.nn import LSTMDecoder
 from tests.inference.test_objective import LinearGuide
 from tests.tiny import VOCABULARY, WIDTH, Sentences, Vectors, lm, parameters, ring, same, text, vae, whole, without_time
@@ -262,6 +263,26 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
         fit(model, guide, Sentences(), Strategy(updates=After(1, twice)), quick())
     assert not isinstance(raised.value, Interrupted)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_one_measure_may_say_which_epoch_is_best() -> None:
+    model, guide = vae()
+    training = quick(epochs=4, keep="kl.z", plateau=None)
+    run = fit(model, guide, Sentences(), Strategy(kl=KL(0.01)), training, seed=3)
+    epochs = [row for row in run.history if "valid.loss" in row]
+    kls = [row["valid.kl.z"] for row in epochs]
+    assert [row["best"] for row in epochs] == [kl == min(kls[: i + 1]) for i, kl in enumerate(kls)]
+    with torch.no_grad():
+        found = elbo_terms(run.model, run.guide, Sentences().valid, samples=1)
+    assert float(found.kl["z"].mean()) == pytest.approx(min(kls), rel=1e-4)
+    assert kls.index(min(kls)) != [row["valid.loss"] for row in epochs].index(min(row["valid.loss"] for row in epochs))
+
+
+def test_a_measure_that_there_is_not_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    model, guide = vae()
+    with pytest.raises(StructureError, match="keep is one of best, last, loss, reconstruction, kl.z, not 'kl.c'"):
+        fit(model, guide, Sentences(), training=quick(keep="kl.c"), out=tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
 
 
 # ---- the folder ------------------------------------------------------------------------------------------------
