@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from pyro_nlp.inference import KL, Capacity, FreeBits, Linear, ScoreFunction, Strategy, StructureError, Training, fit
-from tests.tiny import Sentences, gradients, styled, text, vae, whole
+from pyro_nlp.inference import (
+    ELBO,
+    KL,
+    Capacity,
+    Drawn,
+    FreeBits,
+    LeaveOneOut,
+    Linear,
+    ScoreFunction,
+    Strategy,
+    StructureError,
+    Training,
+    fit,
+    terms,
+)
+from tests.tiny import CLASSES, Sentences, gradients, styled, text, vae, whole
 
 
 @pytest.mark.parametrize("average", ["document", "batch"])
@@ -31,6 +48,48 @@ def test_a_capacity_draws_the_kl_to_it_from_both_sides(average: str, nats: float
     torch.testing.assert_close(loss, expected)
     for name, gradient in gradients(guide).items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def along_its_mean(loss: Callable[[], Tensor], *modules: nn.Module, directions: Tensor | None = None) -> tuple:
+    """The mean gradient of 25 draws along some directions (itself by default), its error, and the directions."""
+    torch.manual_seed(0)
+    parameters = [p for m in modules for p in m.parameters()]
+    rows = []
+    for _ in range(25):
+        found = torch.autograd.grad(loss(), parameters, allow_unused=True)
+        both = zip(found, parameters, strict=True)
+        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in both]))
+    every = torch.stack(rows)
+    if directions is None:
+        directions = every.mean(0, keepdim=True)
+    along = every @ directions.T
+    return along.mean(0), along.std(0) / len(rows) ** 0.5, directions
+
+
+@pytest.mark.parametrize("shape", [FreeBits(0.4, "site", "batch"), Capacity(1.0)], ids=["free bits", "capacity"])
+def test_a_draw_answers_for_the_mean_over_the_batch(shape: FreeBits | Capacity) -> None:
+    """Each class moves the KL of z, whose mean over the batch every document pays: all combinations of classes know."""
+    model, guide = styled()
+    batch = whole(text(2, seed=1, longest=4))
+    strategy = Strategy(discrete=ScoreFunction(LeaveOneOut()), kl={"c": KL(0.0), "z": KL(30.0, shape)}, bound=ELBO(400))
+    objective = strategy.compile(model, guide, batch)
+
+    def summed_out() -> Tensor:
+        total = torch.zeros(())
+        for classes in product(range(CLASSES), repeat=len(batch)):
+            c = torch.eye(CLASSES)[list(classes)]
+            found = terms(model, guide, batch, particles=20, draws={"c": lambda q, c=c: Drawn(c.expand(q.shape()))})
+            site = found.sites["z"]
+            cost = 30.0 * shape(site, objective.at) - found.log_likelihood
+            q = found.sites["c"].log_q.sum(1).exp()
+            total = total + (q * cost.mean(1)).mean()
+        return total
+
+    exact, error, directions = along_its_mean(summed_out, guide.classifier)
+    ours, noise, _ = along_its_mean(lambda: objective(batch), guide.classifier, directions=directions)
+    # Student's t with 24 degrees of freedom: beyond 6.5 with probability 1e-6
+    assert (ours - exact).abs() < 6.5 * (error**2 + noise**2).sqrt()
+    assert noise < 0.1 * exact  # or nothing was told
 
 
 def test_the_kl_of_a_training_goes_to_its_capacity() -> None:
