@@ -27,7 +27,8 @@ CORPORA = "PYRO_NLP_DATA"
 
 
 def _environ() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+    """Without what pytest sets, and scikit-learn when it is first imported."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_CURRENT_TEST", "KMP_"))}
 
 
 def _set_environ(value: dict[str, str]) -> None:
