@@ -91,6 +91,7 @@ def write(options: argparse.Namespace, run: Run) -> None:
         _compress(options, run)
         return
     what = _kinds(options, run)
+    _refuse_unread(options, what)
     if options.count is None and not is_topic_model(run.model):
         options.count = 5
     found = {kind: _WRITERS[kind](options, run, run.corpus) for kind in what}
@@ -151,24 +152,33 @@ def _kinds(options: argparse.Namespace, run: Run) -> list[str]:
     return [asked] if asked else ["samples", "reconstructions", "interpolations"] if latent else ["samples"]
 
 
-def _sentences(options: argparse.Namespace, corpus: Any, count: int) -> list[list[int]]:
-    """Ids of the user's sentences, or of test sentences of middling length."""
+def _refuse_unread(options: argparse.Namespace, what: list[str]) -> None:
+    """Refuse options that nothing of what is asked for reads."""
+    if options.attribute and not {"samples", "transfers"}.intersection(what):
+        raise ValueError(f"--attribute is of samples and transfers: {what[0]} are not written to order")
+    if options.sentence and {"samples", *topic_kinds.KINDS}.issuperset(what):
+        raise ValueError(f"{what[0]} are not made of sentences: leave out --sentence, or choose another --what")
+
+
+def _sentences(options: argparse.Namespace, corpus: Any, count: int) -> TextSplit:
+    """The user's sentences, or test sentences of middling length, with what is known of their classes."""
     if options.sentence:
         unread = [s for s in options.sentence if not corpus.tokenise(s)]
         if unread:
             raise ValueError(f"no word in --sentence {unread[0]!r}")
-        return [corpus.vocabulary.encode(corpus.tokenise(s)).tolist() for s in options.sentence]
-    split = corpus.test
+        return TextSplit.from_sentences([corpus.vocabulary.encode(corpus.tokenise(s)) for s in options.sentence])
+    split: TextSplit = corpus.test
     middling = np.flatnonzero((split.lengths >= 6) & (split.lengths <= 12))
     rows = np.random.default_rng(options.seed).permutation(middling if len(middling) >= count else len(split))[:count]
-    return [split.words(int(row)) for row in rows]
+    return split.take(rows)
 
 
-def _batch(sentences: list[list[int]]) -> TextBatch:
-    return TextSplit.from_sentences(sentences).batch(np.arange(len(sentences)))
+def _batch(sentences: TextSplit) -> TextBatch:
+    return sentences.batch(np.arange(len(sentences)))
 
 
-def _lines(corpus: Any, ids: Any) -> list[str]:
+def _lines(corpus: Any, written: Any) -> list[str]:
+    ids = [written.words(row) for row in range(len(written))] if isinstance(written, TextSplit) else written
     return [detokenise(corpus.vocabulary.decode(row)) for row in ids]
 
 
@@ -177,6 +187,9 @@ def _asked(options: argparse.Namespace, run: Run) -> dict[str, int]:
     pairs = [given.partition("=") for given in options.attribute]
     if wrong := next((given for given, (_, sign, _) in zip(options.attribute, pairs, strict=True) if not sign), None):
         raise ValueError(f"--attribute {wrong!r} is to be a name and a class, as sentiment=positive")
+    names = [name for name, _, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"--attribute {twice} is given {names.count(twice)} times: a sentence has one class of it")
     model: Any = run.model
     known = {name: classes for name, classes in run.corpus.attributes.items() if name in model.attributes}
     return wanted(known, {name: value for name, _, value in pairs})
@@ -184,22 +197,19 @@ def _asked(options: argparse.Namespace, run: Run) -> dict[str, int]:
 
 def _transfers(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str, str]]:
     sentences = _sentences(options, corpus, options.count)
-    split = TextSplit.from_sentences(sentences)
     assert run.guide is not None
     method = options.method or "beam"
     extra = {"beam": options.beam, "temperature": options.temperature}
-    found = transfer(run.model, run.guide, split, _asked(options, run), seed=options.seed, method=method, **extra)
-    written = _lines(corpus, [found.split.words(row) for row in range(len(split))])
+    found = transfer(run.model, run.guide, sentences, _asked(options, run), seed=options.seed, method=method, **extra)
     becomes = zip(*(([corpus.attributes[n][c] for c in classes]) for n, classes in found.asked.items()), strict=True)
-    triples = zip(_lines(corpus, sentences), map(", ".join, becomes), written, strict=True)
+    triples = zip(_lines(corpus, sentences), map(", ".join, becomes), _lines(corpus, found.split), strict=True)
     return [{"sentence": a, "to be": b, "becomes": c} for a, b, c in triples]
 
 
 def _ordered(options: argparse.Namespace, run: Run, corpus: Any, extra: dict[str, Any]) -> list[str]:
     found = write_to_order(run.model, options.count, _asked(options, run), seed=options.seed, **extra)
-    lines = _lines(corpus, [found.split.words(row) for row in range(len(found.split))])
     asked = zip(*([corpus.attributes[n][c] for c in classes] for n, classes in found.asked.items()), strict=True)
-    return [f"{', '.join(classes)}: {line}" for classes, line in zip(asked, lines, strict=True)]
+    return [f"{', '.join(classes)}: {line}" for classes, line in zip(asked, _lines(corpus, found.split), strict=True)]
 
 
 def _samples(options: argparse.Namespace, run: Run, corpus: Any) -> list[str]:
@@ -221,27 +231,27 @@ def _reconstructions(options: argparse.Namespace, run: Run, corpus: Any) -> list
 
 
 def _interpolations(options: argparse.Namespace, run: Run, corpus: Any) -> list[str]:
-    sentences = _sentences(options, corpus, 2)[:2]
+    sentences = _sentences(options, corpus, 2)
     if len(sentences) < 2:
         raise ValueError("an interpolation wants two sentences: give --sentence twice")
     assert run.guide is not None
     written = interpolate(
         run.model,
         run.guide,
-        _batch(sentences),
+        _batch(sentences.take(np.arange(2))),
         options.steps,
         method=options.method or "beam",
         beam=options.beam,
     )
-    first, last = _lines(corpus, sentences)
+    first, last = _lines(corpus, sentences)[:2]
     return [f"from  {first}", *(f"      {line}" for line in _lines(corpus, written[0])), f"to    {last}"]
 
 
 def _analogies(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str, str]]:
     sentences = _sentences(options, corpus, 3 * options.count)
     if len(sentences) % 3 and not options.sentence:
-        sentences = sentences[: len(sentences) // 3 * 3]  # of a test split with fewer
-    if len(sentences) % 3 or not sentences:
+        sentences = sentences.take(np.arange(len(sentences) // 3 * 3))  # of a test split with fewer
+    if len(sentences) % 3 or not len(sentences):
         raise ValueError("an analogy wants three sentences, a, b and c: give --sentence three times")
     method = options.method or "beam"
     written = analogy(run.model, run.guide, _batch(sentences), method=method, beam=options.beam)

@@ -123,7 +123,7 @@ def transfer(
     attributes, device = list(model.attributes), device_of(model)
     _refuse_orders(model, asked)
     orders = np.zeros((len(split), len(attributes)), np.int64)
-    random, known = np.random.default_rng(seed), _labels_of_first(guide, split)
+    random, known = np.random.default_rng(seed), _labels_of(attributes[0], guide, split)
     found: list[list[int]] = [[] for _ in range(len(split))]
     for rows in plan(split.lengths, AT_ONCE, seed=0, epoch=0, shuffle=False):
         batch = split.batch(rows).to(device)
@@ -159,14 +159,15 @@ def _another(said: np.ndarray, known: np.ndarray | None, rows: np.ndarray, class
     return (now + random.integers(1, classes, len(rows))) % classes
 
 
-def _labels_of_first(guide: nn.Module, split: TextSplit) -> np.ndarray | None:
-    """Classes of the first attribute of a guide that knows which of the corpus's it is; None where it is not known."""
+def _labels_of(name: str, guide: Any, split: TextSplit) -> np.ndarray | None:
+    """Classes of an attribute by a guide that knows which of the corpus's it is; None where it is not known."""
     columns: Any = getattr(guide, "columns", None)
     if columns is None:
         return None
+    column = int(columns[list(guide.attributes).index(name)])
     if split.attributes is not None:
-        return split.attributes[:, int(columns[0])]
-    return split.labels if int(columns[0]) == 0 else None
+        return split.attributes[:, column]
+    return split.labels if column == 0 else None
 
 
 def _one_hot(model: Any, orders: np.ndarray, device: torch.device) -> dict[str, Tensor]:

@@ -114,6 +114,12 @@ def test_its_user_orders_samples_and_transfers(cli: CommandLine, told: Path) -> 
         (("control", "--attribute", "mood=glad"), "no attribute is called 'mood'; the run has label, tense"),
         (("control", "--attribute", "label=7"), "label cannot be '7'; it is one of 0, 1"),
         (("control", "--attribute", "label"), "--attribute 'label' is to be a name and a class"),
+        (("control", "--attribute", "label=0", "--attribute", "label=1"), "--attribute label is given 2 times"),
+        (
+            ("control", "--what", "reconstructions", "--attribute", "label=1"),
+            "reconstructions are not written to order",
+        ),
+        (("control", "--what", "samples", "--sentence", "it is bad"), "samples are not made of sentences"),
         (("lm", "--attribute", "label=1"), "SentenceLM has no attributes to write to order"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import json
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_nlp.commands.generate import generate_options, write
 from pyro_nlp.data import Vocabulary
 from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.data.tokenise import detokenise
 from pyro_nlp.evaluation.control_measures import attribute_of, content, from_code, refuse_judge
 from pyro_nlp.evaluation.control_report import report_control
 from pyro_nlp.evaluation.controlling import read_attributes, texts_of, transfer, wanted, write_to_order
@@ -222,6 +226,32 @@ def test_the_first_attribute_of_a_model_need_not_be_the_corpuss() -> None:
     asked = transfer(model.eval(), guide.eval(), split, max_length=5).asked["tense"]
     known = split.attributes[:, 1] >= 0
     assert known.any() and (asked[known] != split.attributes[known, 1]).all()
+
+
+def test_a_guide_may_have_the_attributes_in_another_order() -> None:
+    run = ran()
+    torch.manual_seed(0)
+    turned = dict(reversed(ATTRIBUTES.items()))
+    guide = ControlledGuide(VOCABULARY, 3, turned, *[lambda words: GRUEncoder(words, 4, 5)] * 2)
+    guide.meet_corpus(run.corpus)
+    split = run.corpus.test
+    assert isinstance(split, TextSplit) and split.labels is not None
+    asked = transfer(run.model, guide.eval(), split, max_length=5).asked["tone"]
+    known = split.labels >= 0
+    assert known.any() and (asked[known] != split.labels[known]).all()
+
+
+def test_transfers_on_the_command_line_change_the_label_of_a_test_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ran()
+    parser = argparse.ArgumentParser()
+    generate_options(parser)
+    options = parser.parse_args(["run", "--what", "transfers", "--count", "40", "--method", "greedy", "--json"])
+    write(options, run)
+    split = run.corpus.test
+    assert isinstance(split, TextSplit) and split.labels is not None
+    label = dict(zip(map(detokenise, map(str.split, texts_of(split, run.corpus))), split.labels, strict=True))
+    asked = [(label[one["sentence"]], one["to be"]) for one in json.loads(capsys.readouterr().out)["transfers"]]
+    assert {pair for pair in asked if pair[0] >= 0} == {(0, "b"), (1, "a")}
 
 
 @pytest.mark.parametrize(
