@@ -23,7 +23,7 @@ from pyro_nlp.evaluation import (
     judges_classes,
     report_compressions,
 )
-from pyro_nlp.evaluation.classifying import DRAWS
+from pyro_nlp.evaluation.classifying import DRAWS, classed
 from pyro_nlp.evaluation.control_report import report_control
 from pyro_nlp.evaluation.controlling import has_attributes
 from pyro_nlp.inference import Run
@@ -48,9 +48,10 @@ def parts(run: Run, split: Split, found: Evaluation, options: argparse.Namespace
     if judges_answers(model, split):
         answers = evaluate_answers(model, split, seed=seed, precision=precision)
         done["answers"] = f"answers, {name} split; 95 % intervals over questions", answers
-    if judges_classes(model, guide, split):
+    labelled, names = classed(model, corpus, split)
+    if judges_classes(model, guide, labelled):
         draws = min(options.samples, DRAWS)
-        classes = classify(model, guide, split, names=corpus.labels, samples=draws, seed=seed)
+        classes = classify(model, guide, labelled, names=names, samples=draws, seed=seed)
         done["classes"] = f"classes, {name} split; 95 % intervals over documents", classes
     if guide is not None and has_attributes(model) and isinstance(split, TextSplit):
         judges = [recipes.open_run(judge)[0] for judge in options.judge]

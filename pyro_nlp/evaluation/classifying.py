@@ -8,7 +8,8 @@ How p(y | x) is found depends on the model, and is recorded with it (`Classifica
 - beside other latents z, p(x, y) is an importance-weighted estimate for every class, with draws of q(z | x, y); what
   the guide itself says, q(y | x), is kept beside it.
 
-A class that is latent is taken for the label where the guide has seen labels (`supervision` above 0).
+A class is taken for the label where model or guide has seen labels (`supervision` above 0), and for that of the
+model's only attribute where it has one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import UNK, Batch, TextBatch
+from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.data.splits import Split, TextSplit
 from pyro_nlp.evaluation.classification import Classification
 from pyro_nlp.evaluation.discrete import summable
@@ -41,7 +43,19 @@ def judges_classes(model: Any, guide: nn.Module | None, split: Split) -> bool:
     labels = getattr(split, "labels", None)
     if labels is None or not (np.asarray(labels) >= 0).any():
         return False
-    return _says_classes(model) or (getattr(guide, "supervision", 0.0) > 0 and _class_site(model, guide, split) != "")
+    if _says_classes(model):
+        return bool(getattr(model, "supervision", 1.0) > 0)
+    return getattr(guide, "supervision", 0.0) > 0 and _class_site(model, guide, split) != ""
+
+
+def classed(model: Any, corpus: Corpus, split: Split) -> tuple[Split, tuple[str, ...]]:
+    """A split whose labels are of what a model tells apart, its only attribute where it has one, and their names."""
+    own = list(getattr(model, "attributes", {}))
+    if len(own) != 1 or own[0] == corpus.attribute or not isinstance(split, TextSplit) or split.attributes is None:
+        return split, corpus.labels
+    column = list(corpus.attributes).index(own[0])
+    labelled = TextSplit(split.flat, split.offsets, split.attributes[:, column], split.tags, split.attributes)
+    return labelled, corpus.attributes[own[0]]
 
 
 def classify(

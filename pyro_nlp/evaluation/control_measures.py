@@ -12,7 +12,7 @@ from pyro_nlp.data.overlap import normalised, reread
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.store import SPLITS
 from pyro_nlp.data.text import TextCorpus
-from pyro_nlp.evaluation.classifying import classify
+from pyro_nlp.evaluation.classifying import classed, classify, judges_classes
 from pyro_nlp.evaluation.collapse import posteriors
 from pyro_nlp.evaluation.controlling import texts_of
 from pyro_nlp.evaluation.documents import NoDensityError
@@ -30,12 +30,13 @@ MOST = 0.01
 
 def attribute_of(judge: Run, corpus: Corpus) -> str:
     """The attribute whose classes a judge tells apart."""
+    _, told = classed(judge.model, judge.corpus, judge.corpus.train)
     for name, classes in corpus.attributes.items():
-        if set(classes) == set(judge.corpus.labels):
+        if set(classes) == set(told):
             return name
     known = "; ".join(f"{name}: {', '.join(classes)}" for name, classes in corpus.attributes.items())
     raise ValueError(
-        f"a judge of {', '.join(judge.corpus.labels) or 'no classes'} ({judge.corpus.called}) judges no attribute of "
+        f"a judge of {', '.join(told) or 'no classes'} ({judge.corpus.called}) judges no attribute of "
         f"the run; these are {known}"
     )
 
@@ -48,9 +49,10 @@ def refuse_judge(judge: Run, run: Run, split: TextSplit) -> tuple[int, int]:
         compared: where a corpus keeps no texts, those with a word that its vocabulary lacks cannot.
     """
     who = f"the judge was trained on {judge.corpus.called}"
-    if not callable(getattr(judge.model, "class_log_probs", None)) and not hasattr(judge.model, "classes"):
+    if not judges_classes(judge.model, judge.guide, classed(judge.model, judge.corpus, judge.corpus.train)[0]):
         raise ValueError(
-            f"{type(judge.model).__name__} tells no classes apart: give the run of a classifier as a judge"
+            f"{type(judge.model).__name__} tells no classes apart that it was told of: give the run of a classifier as "
+            "a judge"
         )
     train = sentences_of(judge.corpus.train)
     texts = set(_known_texts(train, judge.corpus))
@@ -110,8 +112,9 @@ def fluency(split: TextSplit, corpus: Corpus, language_model: Run) -> tuple[Inte
 def judged(judge: Run, split: TextSplit, corpus: Corpus, name: str, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """log p(class) by a judge in the order of the run's classes, and the classes asked for."""
     texts = reread(texts_of(split, corpus), _text_corpus(judge))
-    found = classify(judge.model, judge.guide, texts, names=judge.corpus.labels)
-    order = [judge.corpus.labels.index(label) for label in corpus.attributes[name]]
+    _, names = classed(judge.model, judge.corpus, judge.corpus.train)
+    found = classify(judge.model, judge.guide, texts, names=names)
+    order = [names.index(label) for label in corpus.attributes[name]]
     return found.log_probability[:, order], asked
 
 

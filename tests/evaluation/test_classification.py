@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.stats import binomtest
 from pyro_nlp.cli import main
 from pyro_nlp.data.batches import UNK
 from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.data.tense import TENSES
 from pyro_nlp.evaluation import (
     Classification,
     auroc,
@@ -25,6 +27,7 @@ from pyro_nlp.evaluation import (
     judges_classes,
     out_of_domain,
 )
+from pyro_nlp.evaluation.classifying import classed
 from pyro_nlp.inference import terms
 from pyro_nlp.models.class_language_model import ClassLanguageModel
 from pyro_nlp.models.text_classifier import TextClassifier
@@ -252,6 +255,7 @@ def test_what_has_no_class_is_refused_and_what_is_not_taught_one_is_not_judged()
     assert not judges_classes(lm(), None, split) and not judges_classes(*vae(), split)
     assert not judges_classes(*mixture(), split)  # its classes are its own
     assert judges_classes(*mixture(supervision=0.1), split) and judges_classes(*styled(supervision=0.1), split)
+    assert not judges_classes(ClassLanguageModel(VOCABULARY, CLASSES, CODE, decoder, supervision=0), None, split)
     classifier = TextClassifier(VOCABULARY, 2, encoder)
     assert judges_classes(classifier, None, split)
     assert not judges_classes(classifier, None, TextSplit.from_sentences([[4]], [-1]))
@@ -260,6 +264,19 @@ def test_what_has_no_class_is_refused_and_what_is_not_taught_one_is_not_judged()
         classify(classifier, None, split)
     with pytest.raises(ValueError, match="samples is 0; take at least 1"):
         classify(classifier, None, split, samples=0)
+
+
+def test_the_only_attribute_of_a_model_is_judged_by_its_own_classes() -> None:
+    corpus: Any = SimpleNamespace(attribute="tone", labels=("a", "b"), attributes={"tone": ("a", "b"), "tense": TENSES})
+    both = np.array([[0, 1], [1, 0], [1, -1]])
+    split = TextSplit.from_sentences([[4], [5], [6]], both[:, 0])
+    split = TextSplit(split.flat, split.offsets, split.labels, None, both)
+    found, names = classed(SimpleNamespace(attributes={"tense": 2}), corpus, split)
+    assert isinstance(found, TextSplit) and found.labels is not None
+    assert found.labels.tolist() == [1, 0, -1] and names == TENSES
+    for attributes in ({"tone": 2}, {"tone": 2, "tense": 2}):
+        assert classed(SimpleNamespace(attributes=attributes), corpus, split) == (split, ("a", "b"))
+    assert classed(lm(), corpus, split) == (split, ("a", "b"))
 
 
 def test_a_model_with_more_classes_than_the_corpus_has_numbers_for_names() -> None:
