@@ -51,4 +51,5 @@ class Docstrings(TextCorpus):
             overlong="drop",
             labelled=True,
             labels=names,
+            keep=True,
         )

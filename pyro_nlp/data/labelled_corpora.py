@@ -11,7 +11,6 @@ from pyro_nlp.data.classes import require_classes
 from pyro_nlp.data.corpus import CorpusError
 from pyro_nlp.data.files import locate, read_lines
 from pyro_nlp.data.sentiment_trees import Phrase, read_phrases
-from pyro_nlp.data.store import SPLITS
 from pyro_nlp.data.text import TEST, TRAIN, VALID, Sentence, TextCorpus, check_limits, cut
 from pyro_nlp.data.tokenise import whitespace
 
@@ -20,13 +19,8 @@ FIVE = ("very negative", "negative", "neutral", "positive", "very positive")
 
 
 class LabelledCorpus(TextCorpus):
-    """Sentences with a class that keep their texts, so that overlap with another corpus can be found (`without`).
+    """Sentences with a class that keep their texts."""
 
-    Attributes:
-        texts: the sentences of every split, words with spaces between, in the order of the split.
-    """
-
-    texts: dict[str, tuple[str, ...]]
     attribute = "sentiment"
     tokenise = staticmethod(whitespace)
 
@@ -36,15 +30,7 @@ class LabelledCorpus(TextCorpus):
 
     def read(self, sentences: Iterable[Sentence], labels: tuple[str, ...], min_count: int, folder: Path) -> None:
         """Build the corpus and keep its texts."""
-        texts: dict[str, list[str]] = {name: [] for name in SPLITS}
-
-        def kept() -> Iterator[Sentence]:
-            for sentence in sentences:
-                texts[SPLITS[sentence.split]].append(" ".join(sentence.words))
-                yield sentence
-
-        self.build(kept(), min_count=min_count, labelled=True, labels=labels, where=str(folder))
-        self.texts = {name: tuple(found) for name, found in texts.items()}
+        self.build(sentences, min_count=min_count, labelled=True, labels=labels, keep=True, where=str(folder))
         require_classes(self, str(folder))
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pyro_nlp.data.corpus import CorpusError
-from pyro_nlp.data.labelled_corpora import LabelledCorpus
 from pyro_nlp.data.overlap import without
 from pyro_nlp.data.store import SPLITS
 from pyro_nlp.data.text import TextCorpus
 
 
 class Without(TextCorpus):
-    """A labelled corpus whose train and valid lack every sentence of another, and every part of one: a judge's.
+    """A corpus whose train and valid lack every sentence of another, and every part of one: a judge's.
 
     Example:
         >>> Without(Polarity(), SST())  # doctest: +SKIP
@@ -32,25 +31,26 @@ class Without(TextCorpus):
 
     def __init__(
         self,
-        corpus: LabelledCorpus,
-        other: LabelledCorpus,
+        corpus: TextCorpus,
+        other: TextCorpus,
         parts: int | None = 4,
         splits: tuple[str, ...] = ("train", "valid", "test"),
     ) -> None:
-        if not isinstance(corpus, LabelledCorpus) or not isinstance(other, LabelledCorpus):
-            raise CorpusError("Without compares the texts of labelled corpora: give such as Polarity and SST")
+        for one in (corpus, other):
+            if not isinstance(one, TextCorpus) or not one.texts:
+                raise CorpusError(f"{one.called} keeps no texts to be compared: give such as Polarity or LabelledLines")
         self.name, self.reference = f"{corpus.name} without {other.name}", corpus.reference
         self.vocabulary, self.labels, self.attribute = corpus.vocabulary, corpus.labels, corpus.attribute
-        self.tokenise, self.versions = corpus.tokenise, corpus.versions
+        self.tags, self.tokenise, self.versions = corpus.tags, corpus.tokenise, corpus.versions
         if not splits or not set(splits) <= set(SPLITS):
             raise CorpusError(f"splits is {list(splits)}; give some of {', '.join(SPLITS)}")
         theirs = [text for name in splits for text in other.texts[name]]
-        counts, self.texts = [], dict(corpus.texts)
+        counts, texts = [], dict(corpus.texts)
         for name in ("train", "valid"):
             rows, count = without(corpus.texts[name], theirs, parts)
             counts.append(count)
             setattr(self, name, getattr(corpus, name).take(rows))
-            self.texts[name] = tuple(corpus.texts[name][row] for row in rows)
-        self.left_out, self.test = (counts[0], counts[1]), corpus.test
+            texts[name] = tuple(corpus.texts[name][row] for row in rows)
+        self.left_out, self.texts, self.test = (counts[0], counts[1]), texts, corpus.test
         if not len(self.train) or not len(self.valid):
             raise CorpusError(f"{corpus.called} has no sentence left without those of {other.called}: choose another")

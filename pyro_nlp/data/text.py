@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -63,6 +64,8 @@ class TextCorpus(Corpus):
 
     Attributes:
         tags: names of the classes of words by id; empty where there are none.
+        texts: the sentences of every split, words with spaces between, in the order of the split, so that overlap with
+            another corpus can be found (`without`); empty where they are not kept.
         tokenise: reads a user's sentence as this corpus was read.
     """
 
@@ -71,6 +74,7 @@ class TextCorpus(Corpus):
     test: TextSplit
     vocabulary: Vocabulary
     tags: tuple[str, ...] = ()
+    texts: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     tokenise: Callable[[str], list[str]] = staticmethod(words)
 
     @abstractmethod
@@ -88,6 +92,7 @@ class TextCorpus(Corpus):
         labelled: bool = False,
         labels: Sequence[str] = (),
         tagged: bool = False,
+        keep: bool = False,
         store: Path | None = None,
         where: str | None = None,
     ) -> None:
@@ -102,21 +107,22 @@ class TextCorpus(Corpus):
             labelled: whether sentences have a class; one without a label then gets -1.
             labels: names of the classes in the order wanted; others follow, sorted.
             tagged: whether every word has a tag; their names, sorted, become `tags`. Not with a store.
+            keep: whether `texts` are kept. Not with a store.
             store: a folder for memory-mapped tokens; used as it is if complete. None keeps tokens in memory.
             where: what errors call the text; None for the corpus's name.
         """
         check_limits(min_count, max_size, max_length)
         if overlong not in get_args(Overlong):
             raise CorpusError(f"overlong is {overlong!r}; give error, drop or truncate")
-        if tagged and store is not None:
-            raise ValueError("tags are kept in memory: give no store")
+        if (tagged or keep) and store is not None:
+            raise ValueError("tags and texts are kept in memory: give no store")
         if store is not None and self._open(store):
             return
         builder = None if store is None else StoreBuilder(store)
         try:
             folder = builder.folder if builder is not None else None
             writers = [SplitWriter(name, folder, labelled, tagged) for name in SPLITS]
-            words, classes, tags = self._read(sentences, writers, labels, max_length, overlong)
+            words, classes, tags = self._read(sentences, writers, labels, max_length, overlong, keep)
             _refuse_empty([writer.sentences for writer in writers], where or self.name)
             self._encode(writers, words, classes, min_count, max_size, len(labels))
             self._name_tags(writers, tags)
@@ -141,11 +147,13 @@ class TextCorpus(Corpus):
         labels: Sequence[str],
         max_length: int | None,
         overlong: Overlong,
+        keep: bool,
     ) -> tuple[list[str], list[str], list[str]]:
         """Write provisional ids; words, class names and tag names in the order of these."""
         words: defaultdict[str, int] = defaultdict(count().__next__)
         classes: defaultdict[str, int] = defaultdict(count(len(labels)).__next__, zip(labels, count(), strict=False))
         tags: defaultdict[str, int] = defaultdict(count().__next__)
+        texts: dict[str, list[str]] = {name: [] for name in SPLITS}
         self.dropped = self.truncated = 0
         with ExitStack() as stack:
             for writer in writers:
@@ -156,9 +164,13 @@ class TextCorpus(Corpus):
                     tokens = tokens[: self._shorten(sentence, max_length, overlong)]
                     if not tokens:
                         continue
+                if keep:
+                    texts[SPLITS[sentence.split]].append(" ".join(tokens))
                 label = -1 if sentence.label is None else classes[sentence.label]
                 tagged = map(tags.__getitem__, (sentence.tags or ())[: len(tokens)])
                 writers[sentence.split].add(map(words.__getitem__, tokens), label, tagged)
+        if keep:
+            self.texts = {name: tuple(kept) for name, kept in texts.items()}
         return list(words), list(classes), list(tags)
 
     def _shorten(self, sentence: Sentence, limit: int, overlong: Overlong) -> int:

@@ -67,6 +67,7 @@ class TextFile(TextCorpus):
             max_length=max_length,
             overlong=overlong,
             where=str(files["train"]),
+            keep=not large,
             store=_store(files, options) if large else None,
         )
 
@@ -115,6 +116,7 @@ class LabelledLines(TextCorpus):
             max_length=max_length,
             overlong=overlong,
             labelled=True,
+            keep=True,
             where=train,
         )
         if len(self.labels) > max(20, len(self.train) // 10):

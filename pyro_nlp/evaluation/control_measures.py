@@ -8,6 +8,7 @@ import numpy as np
 
 from pyro_nlp.data.batches import UNK
 from pyro_nlp.data.corpus import Corpus
+from pyro_nlp.data.left_out import Without
 from pyro_nlp.data.overlap import normalised, reread
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.store import SPLITS
@@ -15,7 +16,6 @@ from pyro_nlp.data.text import TextCorpus
 from pyro_nlp.evaluation.classifying import classed, classify, judges_classes
 from pyro_nlp.evaluation.collapse import posteriors
 from pyro_nlp.evaluation.controlling import texts_of
-from pyro_nlp.evaluation.documents import NoDensityError
 from pyro_nlp.evaluation.latent import Probe, linear_probe
 from pyro_nlp.evaluation.likelihood import importance_nll
 from pyro_nlp.evaluation.ranking import Interval, _bootstrap
@@ -25,7 +25,7 @@ from pyro_nlp.inference.fit import Run
 RESAMPLES = 10_000
 """Of sentences, for 95 % intervals; 1,000 for BLEU and perplexity."""
 MOST = 0.01
-"""Share of a judge's test sentences that may stand in what it was trained on."""
+"""Share of the sentences to be judged, or of train, that may stand in what a judge was trained on."""
 
 
 def attribute_of(judge: Run, corpus: Corpus) -> str:
@@ -41,42 +41,62 @@ def attribute_of(judge: Run, corpus: Corpus) -> str:
     )
 
 
-def refuse_judge(judge: Run, run: Run, split: TextSplit) -> tuple[int, int]:
-    """Refuse a judge that was trained on what the run's discriminator was, or on what it is to judge.
-
-    Returns:
-        How many sentences of the split stand in what it was trained on, by normalised text, and how many could be
-        compared: where a corpus keeps no texts, those with a word that its vocabulary lacks cannot.
-    """
-    who = f"the judge was trained on {judge.corpus.called}"
+def refuse_judge(judge: Run, run: Run, split: TextSplit) -> str:
+    """Refuse a judge that knows no classes, or learnt from what it may not; what it is, as `refuse_seen`."""
     if not judges_classes(judge.model, judge.guide, classed(judge.model, judge.corpus, judge.corpus.train)[0]):
         raise ValueError(
             f"{type(judge.model).__name__} tells no classes apart that it was told of: give the run of a classifier as "
             "a judge"
         )
-    train = sentences_of(judge.corpus.train)
-    texts = set(_known_texts(train, judge.corpus))
-    own = len(texts.intersection(_known_texts(sentences_of(run.corpus.train), run.corpus)))
-    if own > MOST * len(texts):
-        raise ValueError(
-            f"{who}, and {own:,} of its {len(texts):,} different sentences are those that the run's own discriminator "
-            "learnt from: train one on others"
-        )
+    return refuse_seen("judge", judge, run, split)
+
+
+def refuse_seen(role: str, other: Run, run: Run, split: TextSplit) -> str:
+    """Refuse a judge or language model that was trained or chosen on what the run learnt from, or on what it is to
+    judge.
+
+    Sentences are compared by normalised text: where a corpus keeps no texts, all but those with a word that its
+    vocabulary lacks.
+
+    Returns:
+        Its model and corpus, and how many of the sentences of the split and of the run's training it has seen.
+    """
+    corpus = other.corpus
+    who = f"the {role} was trained on {corpus.called}"
+    if corpus.fingerprint == run.corpus.fingerprint:
+        raise ValueError(f"{who}, the very corpus that the run learnt from ({corpus.fingerprint}): train one on others")
+    seen = {text for part in (corpus.train, corpus.valid) for text in _known_texts(sentences_of(part), corpus)}
+    learnt = set(_known_texts(sentences_of(run.corpus.train), run.corpus))
     told = _known_texts(split, run.corpus)
-    seen = sum(text in texts for text in told)
-    if seen > MOST * len(told):
+    if not seen or not learnt or not told:
         raise ValueError(
-            f"{who}, where {seen:,} of the {len(told):,} sentences stand that it is to judge: leave them out of its "
-            "training (see pyro_nlp.data.Without)"
+            f"{who}, whose sentences cannot be compared with the run's: one of the two corpora keeps no texts and has "
+            "no sentence without unknown words; set its min_count to 1"
         )
-    return seen, len(told)
+    own = len(seen & learnt)
+    if own > MOST * min(len(seen), len(learnt)):
+        raise ValueError(
+            f"{who}, where {own:,} of the {len(learnt):,} different sentences stand that the run learnt from: train "
+            "one on others"
+        )
+    shared = sum(text in seen for text in told)
+    if shared > MOST * len(told):
+        raise ValueError(
+            f"{who}, where {shared:,} of the {len(told):,} sentences stand that it is to judge: leave them out of its "
+            "train and valid (see pyro_nlp.data.Without)"
+        )
+    left_out = f"; left out {sum(corpus.left_out):,}" if isinstance(corpus, Without) else ""
+    return (
+        f"{type(other.model).__name__} on {corpus.name}; saw {shared:,} of {len(told):,} here, {own:,} of "
+        f"{len(learnt):,} of train{left_out}"
+    )
 
 
 def _known_texts(split: TextSplit, corpus: Corpus) -> list[str]:
     """The sentences of a split, normalised: as the corpus read them where it keeps their texts, else all but those with
     an unknown word or with none at all."""
     kept: Any = getattr(corpus, "texts", {})
-    whole = next((name for name in SPLITS if getattr(corpus, name) is split and name in kept), None)
+    whole = next((n for n in SPLITS if getattr(corpus, n) is split and len(kept.get(n, ())) == len(split)), None)
     texts = kept[whole] if whole else [t for t in texts_of(split, corpus) if "<unk>" not in t.split()]
     return [normalised(text) for text in texts if text]
 
@@ -93,14 +113,19 @@ def content(written: TextSplit, source: TextSplit) -> Interval:
     return Interval(float(score.score), float(score._mean - score._ci), float(score._mean + score._ci))
 
 
-def fluency(split: TextSplit, corpus: Corpus, language_model: Run) -> tuple[Interval, float]:
+def refuse_language_model(language_model: Run, run: Run, split: TextSplit) -> str:
+    """Refuse what has no exact density of words, or learnt from what it may not; what it is, as `refuse_seen`."""
+    name = type(language_model.model).__name__
     if getattr(language_model.model, "foretells", "") == "labels":
-        raise ValueError(f"{type(language_model.model).__name__} is no language model: it says nothing of the words")
+        raise ValueError(f"{name} is no language model: it says nothing of the words")
+    if language_model.guide is not None:
+        raise ValueError(f"{name} has latents: fluency is by a model that has none, such as sentence_lm")
+    return refuse_seen("language model", language_model, run, split)
+
+
+def fluency(split: TextSplit, corpus: Corpus, language_model: Run) -> tuple[Interval, float]:
     texts = reread(texts_of(split, corpus), _text_corpus(language_model))
-    try:
-        nll = importance_nll(language_model.model, None, texts).nll
-    except NoDensityError:
-        raise ValueError(f"{type(language_model.model).__name__} is no language model: it has no density") from None
+    nll = importance_nll(language_model.model, None, texts).nll
     both = np.stack([nll, texts.lengths], 1)
     rng = np.random.default_rng(0)
     sums = np.stack([both[rng.integers(len(both), size=len(both))].sum(0) for _ in range(1000)])

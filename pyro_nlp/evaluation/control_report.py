@@ -25,6 +25,7 @@ from pyro_nlp.evaluation.control_measures import (
     known_text,
     labels_of,
     refuse_judge,
+    refuse_language_model,
 )
 from pyro_nlp.evaluation.controlling import Ordered, read_attributes, transfer, write_to_order
 from pyro_nlp.evaluation.latent import Probe
@@ -73,7 +74,9 @@ class ControlReport:
             `in the loop, NAME` and `judge, NAME`.
         from_code: accuracy of each attribute foretold from the mean of q(z | x) alone, and that of naming the commonest
             class: alike where z says nothing of it.
-        judge: what judged each attribute: its model and corpus, and how many of the split's sentences it had seen.
+        judge: what judged each attribute: its model and corpus, and how many sentences of the split, and of those that
+            the run learnt from, it had seen.
+        language_model: what judged fluency, likewise; None without one.
         missing: what was left out, as a package is not installed, and the cure.
     """
 
@@ -82,6 +85,7 @@ class ControlReport:
     real: dict[str, Interval]
     from_code: dict[str, Probe]
     judge: dict[str, str] = field(default_factory=dict)
+    language_model: str | None = None
     missing: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,6 +124,8 @@ class ControlReport:
             table.add_row(f"{name} foretold from z", str(probe), "")
         for name, who in self.judge.items():
             table.add_row(f"judge of {name}", who, "")
+        if self.language_model:
+            table.add_row("language model", self.language_model, "")
         for why in self.missing:
             table.add_row("left out", why, "")
         return table
@@ -149,7 +155,7 @@ def report_control(
         run: of a model with attributes, and its guide.
         split: of its corpus; whose sentences are transferred.
         judges: runs of classifiers trained on other texts, whose labels are the classes of one of the attributes.
-        language_model: a run of a language model, for fluency.
+        language_model: a run of a language model without latents, trained on other texts, for fluency.
         count: of samples, with the classes in turn.
         sentences: to be transferred, a fixed choice by chance.
         seed: of z, of the choice of sentences, and of ancestral writing.
@@ -157,8 +163,8 @@ def report_control(
         probe: whether to foretell the attributes from z, which reads the training split.
 
     Raises:
-        ValueError: a judge that was trained on the run's corpus or on sentences of the split, or whose labels are the
-            classes of no attribute or of one that another judges.
+        ValueError: a judge or language model that was trained on the run's corpus or on sentences of the split, or a
+            judge whose labels are the classes of no attribute or of one that another judges.
     """
     assert run.guide is not None
     model: Any = run.model
@@ -169,7 +175,8 @@ def report_control(
         if (name := attribute_of(judge, corpus)) in by_attribute:
             raise ValueError(f"two judges of {name}: an attribute has one; judge once more with the other")
         by_attribute[name] = judge
-    seen = {name: refuse_judge(judge, run, split) for name, judge in by_attribute.items()}
+    named = {name: refuse_judge(judge, run, split) for name, judge in by_attribute.items()}
+    fluent = None if language_model is None else refuse_language_model(language_model, run, split)
     longest = int(corpus.train.lengths.max())
     orders = write_to_order(model, count, seed=seed, method=method, max_length=longest)
     moved = transfer(model, run.guide, chosen, seed=seed, method=method, max_length=longest)
@@ -188,12 +195,8 @@ def report_control(
     for name, judge in by_attribute.items():
         if name in known_classes:
             real[f"judge, {name}"] = accuracy(*judged(judge, chosen, corpus, name, known_classes[name]))
-    named = {
-        name: f"{type(judge.model).__name__} on {judge.corpus.name}; saw {seen[name][0]:,} of {seen[name][1]:,}"
-        for name, judge in by_attribute.items()
-    }
     codes = from_code(run, chosen) if probe else {}
-    return ControlReport(measured[0], measured[1], real, codes, named, tuple(missing))
+    return ControlReport(measured[0], measured[1], real, codes, named, fluent, tuple(missing))
 
 
 def _measure(

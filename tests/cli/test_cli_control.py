@@ -74,7 +74,7 @@ def test_it_is_judged_by_the_loop_and_by_another_run(cli: CommandLine, told: Pat
     assert set(found["samples"]["in_loop"]) == {"label", "tense"} and set(found["samples"]["judged"]) == {"label"}
     assert found["samples"]["perplexity"]["mean"] > 1 and found["transferred"]["bleu"]["mean"] >= 0
     assert set(found["real"]) == {"in the loop, label", "in the loop, tense", "judge, label"}
-    assert "TextClassifier on" in found["judge"]["label"]
+    assert "TextClassifier on" in found["judge"]["label"] and "SentenceLM on" in found["language_model"]
     table = cli("evaluate", "control", "--samples", "5", "--judge", "judge", cwd=told).worked()
     assert "label obeyed, by the judge" in table and "label foretold from z" in table
 
@@ -82,10 +82,11 @@ def test_it_is_judged_by_the_loop_and_by_another_run(cli: CommandLine, told: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("control", "--judge", "same"), "that the run's own discriminator learnt from"),
+        (("control", "--judge", "same"), "different sentences stand that the run learnt from"),
         (("control", "--judge", "lm"), "SentenceLM tells no classes apart"),
         (("lm", "--judge", "judge"), "SentenceLM writes nothing to order: leave out --judge and --fluency"),
         (("control", "--fluency", "judge"), "TextClassifier is no language model"),
+        (("control", "--fluency", "control"), "ControlledSentence has latents: fluency is by a model that has none"),
     ],
 )
 def test_a_run_that_cannot_judge_is_refused(

@@ -97,7 +97,7 @@ def test_tags_are_not_written_to_a_store(tmp_path: Path) -> None:
             self.name, self.reference = "own", "made up"
             self.build([Sentence(["a"], tags=["X"])], tagged=True, store=tmp_path / "store")
 
-    with pytest.raises(ValueError, match="tags are kept in memory"):
+    with pytest.raises(ValueError, match="tags and texts are kept in memory"):
         Own()
 
 

@@ -90,6 +90,22 @@ def test_a_judges_corpus_lacks_the_sentences_of_another_and_their_parts(tmp_path
     assert corpus.test is ours.test and corpus.attribute == "sentiment"
     with pytest.raises(CorpusError, match="has no sentence left without those of"):
         Without(ours, ours)
+    assert Without(ours, WithTense(theirs)).left_out == corpus.left_out
+
+
+def test_a_users_own_text_is_compared_too(tmp_path: Path) -> None:
+    lines = [f"{i % 2} this film number {i} is {'long and dull' if i < 60 else 'fine'}\n" for i in range(120)]
+    for name, part in (("all", lines), ("some", lines[60:])):
+        (tmp_path / name).write_text("".join(part), "utf-8")
+    everything, some = (LabelledLines(str(tmp_path / name), max_length=6, overlong="drop") for name in ("all", "some"))
+    assert len(everything.texts["train"]) == len(everything.train)
+    with pytest.raises(CorpusError, match="has no sentence left"):
+        Without(some, everything)
+    plain = TextFile(str(tmp_path / "all"), tokeniser="whitespace")
+    assert Without(plain, some).left_out[0] == sum(text.endswith("fine") for text in plain.texts["train"])
+    plain.texts = {}
+    with pytest.raises(CorpusError, match="TextFile .* keeps no texts to be compared"):
+        Without(plain, some)
 
 
 def test_halves_of_yelp_share_nothing_and_make_the_whole(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from pyro_nlp.commands.generate import generate_options, write
 from pyro_nlp.data import Vocabulary
+from pyro_nlp.data.batches import UNK
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.tokenise import detokenise
 from pyro_nlp.evaluation.control_measures import attribute_of, content, from_code, refuse_judge
@@ -127,19 +128,38 @@ def test_judges_that_have_seen_what_they_judge_or_judge_nothing_are_refused() ->
     run = ran()
     test = run.corpus.test
     assert isinstance(test, TextSplit)
-    assert refuse_judge(judge(Others()), run, test)[0] == 0
-    with pytest.raises(ValueError, match="are those that the run's own discriminator learnt from: train one on others"):
+    assert "saw 0 of 39 here, 0 of 38 of train" in refuse_judge(judge(Others()), run, test)
+    with pytest.raises(ValueError, match="the very corpus that the run learnt from .*: train one on others"):
         refuse_judge(judge(run.corpus), run, test)
-    sentences = TextSplit.from_sentences([[9, 9, 8, i] for i in range(4, 24)])
+    sentences = TextSplit.from_sentences([[9, 9, 8, i] for i in range(4, 24)], [0, 1] * 10)
     with pytest.raises(ValueError, match="where 20 of the 20 sentences stand that it is to judge"):
         refuse_judge(judge(Others(sentences)), run, sentences)
     with pytest.raises(ValueError, match="ControlledSentence tells no classes apart"):
         refuse_judge(Run(run.model, None, Others()), run, test)
+    chosen_on = Others()
+    chosen_on.valid = test
+    with pytest.raises(ValueError, match="of the 38 different sentences stand that the run learnt from"):
+        refuse_judge(judge(chosen_on), run, test)
+    unread = Others(TextSplit.from_sentences([[UNK, 9]], [0]))
+    unread.valid = unread.train
+    with pytest.raises(ValueError, match="whose sentences cannot be compared with the run's"):
+        refuse_judge(judge(unread), run, test)
     assert attribute_of(judge(Others()), run.corpus) == "tone"
     strange = Others()
     strange.labels = ("good", "bad")
     with pytest.raises(ValueError, match="judges no attribute of the run; these are tone: a, b; tense: x, y, z"):
         attribute_of(judge(strange), run.corpus)
+
+
+def test_a_judge_may_not_have_seen_a_small_run_among_much_else() -> None:
+    run = ran()
+    own = run.corpus.train
+    assert isinstance(own, TextSplit)
+    longer = np.random.default_rng(0).integers(4, VOCABULARY, (9000, int(own.lengths.max()) + 1))
+    rows = [*longer.tolist(), *(own.words(row) for row in range(len(own)))]
+    other = Others(TextSplit.from_sentences(rows, [0, 1] * (len(rows) // 2)))
+    with pytest.raises(ValueError, match="where 38 of the 38 different sentences stand that the run learnt from"):
+        refuse_judge(judge(other), run, own)
 
 
 def test_content_is_bleu_and_a_copy_has_all_of_it() -> None:
