@@ -94,16 +94,20 @@ def read_parses(path: Path, dropped: Collection[str] = ()) -> Iterator[Parse]:
     """
     parse = Parse(0, [], [], [])
     opened: list[_Open] = []
+    first, flat = True, False  # the first tree shows whether lines that go on with a tree are indented
     for number, line in read_lines(path):
+        if opened and line.startswith("("):
+            if not first and not flat:
+                begun = f"line {number} begins a tree, and that of line {opened[0].line} is not closed"
+                raise CorpusError(f"{path}: {begun}; {_CURE}, or indent the lines that go on with it")
+            flat = True
         for piece in _PIECE.findall(line):
+            if reason := _refusal(piece, opened):
+                raise CorpusError(f"{path}: line {number}: {reason}")
             if piece == "(":
                 opened.append(_Open(number, len(parse.words), []))
             elif piece != ")":
-                if not opened or len(opened[-1].atoms) == 2 or opened[-1].inner:
-                    raise CorpusError(f"{path}: line {number}: {piece!r} {_WRONG}")
                 opened[-1].atoms.append(piece)
-            elif not opened:
-                raise CorpusError(f"{path}: line {number} closes a bracket that is not open; {_CURE}")
             else:
                 node = opened.pop()
                 if opened:
@@ -112,7 +116,7 @@ def read_parses(path: Path, dropped: Collection[str] = ()) -> Iterator[Parse]:
                 if not opened and parse.words:
                     yield parse._replace(line=node.line)
                 if not opened:
-                    parse = Parse(0, [], [], [])
+                    parse, first = Parse(0, [], [], []), False
     if opened:
         raise CorpusError(f"{path}: the tree that begins on line {opened[0].line} is not closed; {_CURE}")
 
@@ -127,6 +131,20 @@ class _Open:
     inner: bool = False
 
 
+def _refusal(piece: str, opened: list[_Open]) -> str | None:
+    """Why a piece cannot stand in the brackets that are open, or None."""
+    node = opened[-1] if opened else None
+    if piece == ")" and node is None:
+        return f"')' closes a bracket that is not open; {_CURE}"
+    if piece == ")" and node and len(node.atoms) < 2 and not node.inner:
+        return f"({''.join(node.atoms)}) has no word; {_LEAF}"
+    if piece == "(" and node and len(node.atoms) == 2:
+        return f"'(' follows the word {node.atoms[1]!r}; {_LEAF}"
+    if piece not in "()" and (node is None or len(node.atoms) == 2 or node.inner):
+        return f"{piece!r} stands where no word can; {_LEAF}"
+    return None
+
+
 def _close(node: _Open, parse: Parse, dropped: Collection[str]) -> None:
     if len(node.atoms) == 2:
         tag, word = node.atoms
@@ -139,4 +157,4 @@ def _close(node: _Open, parse: Parse, dropped: Collection[str]) -> None:
 
 
 _CURE = "repair the brackets of that tree"
-_WRONG = "stands where no word can; each word is a leaf of its own, as in (NN word)"
+_LEAF = "each word is a leaf of its own, as in (NN word)"

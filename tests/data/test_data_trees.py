@@ -29,6 +29,11 @@ def test_leaves_are_words_with_tags_and_traces_are_dropped(write: Write) -> None
     ]
 
 
+def test_lines_that_go_on_with_a_tree_need_no_indent_where_none_has_one(write: Write) -> None:
+    trees = list(read_trees(write("t.mrg", "(S\n(NN a)\n(NN b))\n" * 2)))
+    assert [(line, words) for line, words, _ in trees] == [(1, ["a", "b"]), (4, ["a", "b"])]
+
+
 def test_the_file_is_cut_by_hash_so_that_copies_stay_together(write: Write) -> None:
     trees = "".join(f"( (S (DT The) (NN x{i}) ))\n" for i in range(80))
     once, twice = (BracketedTrees(str(write(f"{n}.mrg", trees * n)), lowercase=True) for n in (1, 2))
@@ -39,8 +44,14 @@ def test_the_file_is_cut_by_hash_so_that_copies_stay_together(write: Write) -> N
 
 
 CASES = {
-    "not closed": ("((NN a))\n(S (NN b)\n(NN c)", r"bad\.mrg: the tree that begins on line 2 is not closed; repair"),
-    "not open": ("((NN a)))\n", r"bad\.mrg: line 1 closes a bracket that is not open; repair"),
+    "not closed": ("((NN a))\n(S (NN b)\n (NN c)", r"bad\.mrg: the tree that begins on line 2 is not closed; repair"),
+    "merged": (
+        "((NN a))\n(S (NN b)\n(S (NN c)))\n",
+        r"bad\.mrg: line 3 begins a tree, and that of line 2 is not closed; repair the brackets of that tree, or indent",
+    ),
+    "in a leaf": ("((NN a))\n(S (NN dog (VB ran)))", r"bad\.mrg: line 2: '\(' follows the word 'dog'; each word is a"),
+    "no word": ("((NN a)\n (NN))", r"bad\.mrg: line 2: \(NN\) has no word; each word is a leaf"),
+    "not open": ("((NN a)))\n", r"bad\.mrg: line 1: '\)' closes a bracket that is not open; repair"),
     "text": ("A sentence.\n", r"bad\.mrg: line 1: 'A' stands where no word can; each word is a leaf"),
     "three in a leaf": ("\n(NN two words)", r"bad\.mrg: line 2: 'words' stands where no word can"),
     "no words": ("((-NONE- *))", r"bad\.mrg: no sentence for the train split \(found 0 in all\)"),

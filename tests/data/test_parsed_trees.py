@@ -85,7 +85,7 @@ CASES = {
         "\n(ROOT (S (NN a) (NN b))\n",
         r"my\.dev\.ptb: the tree that begins on line 2 is not closed",
     ),
-    "not open": ("(ROOT (NN a) (NN b)))\n", r"my\.dev\.ptb: line 1 closes a bracket that is not open; repair"),
+    "not open": ("(ROOT (NN a) (NN b)))\n", r"my\.dev\.ptb: line 1: '\)' closes a bracket that is not open; repair"),
     "a word after a bracket": ("(S (NN a) b)\n", r"my\.dev\.ptb: line 1: 'b' stands where no word can"),
     "single words only": ("(ROOT (NN a))\n", r"no sentence for the valid split"),
 }
