@@ -120,7 +120,7 @@ class Others(Attributed):
         self.vocabulary = Vocabulary([f"v{i}" for i in range(VOCABULARY - 4)])
         self.tokenise = str.split
         if copied is not None:
-            self.train = copied
+            self.train = self.valid = copied
             self.vocabulary = Vocabulary([f"w{i}" for i in range(VOCABULARY - 4)])
 
 
@@ -141,7 +141,6 @@ def test_judges_that_have_seen_what_they_judge_or_judge_nothing_are_refused() ->
     with pytest.raises(ValueError, match="of the 38 different sentences stand that the run learnt from"):
         refuse_judge(judge(chosen_on), run, test)
     unread = Others(TextSplit.from_sentences([[UNK, 9]], [0]))
-    unread.valid = unread.train
     with pytest.raises(ValueError, match="whose sentences cannot be compared with the run's"):
         refuse_judge(judge(unread), run, test)
     assert attribute_of(judge(Others()), run.corpus) == "tone"
