@@ -136,7 +136,7 @@ def test_judges_that_have_seen_what_they_judge_or_judge_nothing_are_refused() ->
         refuse_judge(judge(Others(sentences)), run, sentences)
     with pytest.raises(ValueError, match="ControlledSentence tells no classes apart"):
         refuse_judge(Run(run.model, None, Others()), run, test)
-    chosen_on = Others()
+    chosen_on = Others(sentences)
     chosen_on.valid = test
     with pytest.raises(ValueError, match="of the 38 different sentences stand that the run learnt from"):
         refuse_judge(judge(chosen_on), run, test)
