@@ -16,6 +16,7 @@ from pyro_nlp.commands.tasks import parts
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.evaluation import evaluate, plots, posteriors
 from pyro_nlp.inference import Interrupted, Run, RunFolder, fit
+from pyro_nlp.inference.loop import judged_by
 from pyro_nlp.recipe_errors import RecipeError
 from pyro_nlp.recipe_strategies import find_strategy
 
@@ -62,9 +63,13 @@ def train_into(out: Path, options: argparse.Namespace, overrides: Sequence[str])
             with contextlib.suppress(OSError):
                 out.rmdir()  # it failed before anything was in it
     plots.curves({loaded.name: run.history}, out / "curves.png")
-    best = [row for row in run.history if row.get("best")][-1]
+    kept = [row for row in run.history if row.get("best")][-1]
+    found = {name.removeprefix("valid."): value for name, value in kept.items() if name.startswith("valid.")}
+    name, value = judged_by(found, loaded.training.keep)
+    which = "last" if loaded.training.keep == "last" else "best"
     OUT.print(
-        f"best validation bound {best['valid.loss']:.2f} nats per document, after epoch {best['epoch'] + 1}",
+        f"{which} validation {name.replace('loss', 'bound')} {value:.2f} nats per document, "
+        f"after epoch {kept['epoch'] + 1}",
         highlight=False,
     )
     return run

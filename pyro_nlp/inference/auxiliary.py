@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import BOS, Batch, PairBatch, TextBatch, drop_words
+from pyro_nlp.data.pairs import PairSplit
+from pyro_nlp.data.splits import Split
 from pyro_nlp.distributions import WordSequence, Written
 from pyro_nlp.distributions.labelled import Pinned
 from pyro_nlp.distributions.written import given_sequences
@@ -52,6 +54,10 @@ class Auxiliary(ABC):
         For losses of what training sees and a user wants (labels, known sequences), not for those that only help.
         """
         return None
+
+    def judges(self, train: Split) -> bool:
+        """Whether `judge` is asked, by what training sees."""
+        return type(self).judge is not Auxiliary.judge
 
 
 def called(auxiliary: Sequence[Auxiliary]) -> list[str]:
@@ -145,6 +151,10 @@ class KnownSequences(Auxiliary):
         fresh = Written(q.writer, q.batch, longest, None if q.lengths is None else lengths, known)
         weight = 1.0 if isinstance(self.weight, Schedule) else self.weight
         return -weight * fresh.log_known().mean()
+
+    def judges(self, train: Split) -> bool:
+        """Where no sequence is known in training, those of validation have no say either."""
+        return not isinstance(train, PairSplit) or train.labels is None or bool((train.labels == 1).any())
 
 
 @dataclass(frozen=True)

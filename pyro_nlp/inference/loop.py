@@ -59,7 +59,7 @@ class Loop:
         self.compute: Callable[[Batch], Tensor] = (
             objective if world == 1 else DistributedDataParallel(objective, find_unused_parameters=unused)
         )
-        if training.keep not in (known := ("best", "last", *measures(objective))):
+        if training.keep not in (known := ("best", "last", *measures(objective, corpus.train))):
             raise StructureError(f"Training: keep is one of {', '.join(known)}, not {training.keep!r}")
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         learnt = {id(p) for p in objective.state.parameters()}
@@ -227,7 +227,7 @@ class Loop:
         with self.quietly():
             torch.manual_seed(0)
             size = max(1, 4 * self.training.batch_size // self.objective.strategy.bound.judged_particles)
-            return validation_bound(self.objective, self.corpus.valid, size, self)
+            return validation_bound(self.objective, self.corpus, size, self)
 
     @contextmanager
     def quietly(self) -> Iterator[None]:
@@ -243,8 +243,7 @@ class Loop:
     def judge(self, found: dict[str, float]) -> bool:
         """Keep the best by the bound and the auxiliary losses that judge, or by one measure, or the last; act on a
         plateau; whether these are the ones kept."""
-        loss = found["loss"] + sum(value for name, value in found.items() if name.startswith("auxiliary."))
-        loss = found.get(self.training.keep, loss)
+        _, loss = judged_by(found, self.training.keep)
         if not math.isfinite(loss):
             raise NumericalError(f"{self._where()}: the validation bound is not finite")
         plateau = self.training.plateau
@@ -343,24 +342,30 @@ class Loop:
         return None
 
 
-def judging(objective: Objective) -> dict[str, Auxiliary]:
+def judging(objective: Objective, train: Split) -> dict[str, Auxiliary]:
     """The auxiliary losses that judge on the validation split, by name."""
     named = zip(objective.called, objective.strategy.auxiliary, strict=True)
-    return {name: auxiliary for name, auxiliary in named if type(auxiliary).judge is not Auxiliary.judge}
+    return {name: auxiliary for name, auxiliary in named if auxiliary.judges(train)}
 
 
-def measures(objective: Objective) -> list[str]:
+def measures(objective: Objective, train: Split) -> list[str]:
     """What `validation_bound` finds, by name."""
     sites = [name for name in objective.estimators if name not in objective.marginal]
-    kls, auxiliaries = (f"kl.{name}" for name in sites), (f"auxiliary.{name}" for name in judging(objective))
+    kls, auxiliaries = (f"kl.{name}" for name in sites), (f"auxiliary.{name}" for name in judging(objective, train))
     return ["loss", "reconstruction", *kls, *auxiliaries]
 
 
-def validation_bound(objective: Objective, split: Split, batch_size: int, loop: Loop) -> dict[str, float]:
-    """Minus the bound, minus the log-likelihood and KL per document of a split, as the bound judges them, and the
-    auxiliary losses that judge."""
-    judges = judging(objective)
-    sums = dict.fromkeys(measures(objective), 0.0)
+def judged_by(found: dict[str, float], keep: str) -> tuple[str, float]:
+    """What epochs are compared by, by name: a measure of `validation_bound`, or the loss and the auxiliary ones."""
+    names = [keep] if keep in found else ["loss", *(name for name in found if name.startswith("auxiliary."))]
+    return " + ".join(names), sum(found[name] for name in names)
+
+
+def validation_bound(objective: Objective, corpus: Corpus, batch_size: int, loop: Loop) -> dict[str, float]:
+    """Minus the bound, minus the log-likelihood and KL per document of the validation split, as the bound judges them,
+    and the auxiliary losses that judge."""
+    split, judges = corpus.valid, judging(objective, corpus.train)
+    sums = dict.fromkeys(measures(objective, corpus.train), 0.0)
     for rows in plan(split.lengths, batch_size, seed=0, epoch=0, shuffle=False):
         own = rows[loop.rank :: loop.world]
         if not len(own):

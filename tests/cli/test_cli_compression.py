@@ -44,8 +44,13 @@ def compressed(cli: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Pa
     (folder / "sentences.txt").write_text("".join(f"{line}\n" for line in SENTENCES), "utf-8")
     (folder / "gap.txt").write_text("Return the list.\n \nReturn it.\n", "utf-8")
     (folder / "empty.txt").write_text("", "utf-8")
-    cli("train", "small.yaml", "--out", "run", cwd=folder).worked()
+    (folder / "said.txt").write_text(cli("train", "small.yaml", "--out", "run", cwd=folder).worked(), "utf-8")
     return folder
+
+
+def test_training_says_what_its_parameters_are_the_best_by(compressed: Path) -> None:
+    said = (compressed / "said.txt").read_text("utf-8")
+    assert "best validation bound + auxiliary.KnownSequences " in said
 
 
 def test_sentences_of_a_user_are_compressed_with_probability_and_rate(cli: CommandLine, compressed: Path) -> None:

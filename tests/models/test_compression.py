@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_nlp.data.batches import EOS, PAD, PairBatch
+from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.data.pairs import PairSplit
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.evaluation import evaluate, importance_nll
@@ -27,7 +28,9 @@ from pyro_nlp.inference import (
     RunningMean,
     ScoreFunction,
     Strategy,
+    Training,
     WakeSleep,
+    fit,
     terms,
 )
 from pyro_nlp.models.compression import SentenceCompression
@@ -204,6 +207,19 @@ def test_validation_judges_the_guide_by_what_is_known_there() -> None:
     all_known = terms(model.train(), guide.train(), whole(split)).sites["c"].q
     assert judged is not None
     assert judged.item() == pytest.approx(-2.0 * all_known.log_known().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("labels", [[-1, -1, -1], [1, -1, -1], None])
+def test_compressions_of_validation_choose_the_epoch_where_training_knows_some(labels: list[int] | None) -> None:
+    class Own(Corpus):
+        def __init__(self) -> None:
+            self.name, self.reference = "random pairs", "made up"
+            self.train, self.valid, self.test = pairs(labels), pairs(None), pairs(None)
+
+    strategy = Strategy(discrete=ScoreFunction(RunningMean()), auxiliary=(KnownSequences(),))
+    run = fit(*programs(), Own(), strategy, Training(epochs=1, plateau=None))
+    row = next(row for row in run.history if "best" in row)
+    assert ("valid.auxiliary.KnownSequences" in row) == (labels != [-1, -1, -1])
 
 
 def replace_known(q: Any) -> Any:
