@@ -6,7 +6,7 @@ A baseline must not depend on the draw it corrects; then the gradient keeps its 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -29,6 +29,10 @@ class Baseline(ABC):
     def state(self, batch: Batch) -> nn.Module | None:
         """What the guess is made from, as a module of the compiled strategy."""
         return None
+
+    def of(self, model: nn.Module) -> Baseline:
+        """This baseline as it is for a model."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -62,17 +66,22 @@ class Neural(Baseline):
         width: of the hidden layer.
         buckets: words that are told apart.
         decay: of the running mean.
-        reads: which texts of pairs; the `first` where these are foretold, as by a model of compressions.
+        reads: which texts of pairs; None for those that the model foretells (its `foretells`): the other may be what
+            is to be inferred.
     """
 
     width: int = 64
     buckets: int = 4096
     decay: float = 0.9
-    reads: Literal["first", "second"] = "second"
+    reads: Literal["first", "second"] | None = None
 
     def __post_init__(self) -> None:
-        if self.reads not in ("first", "second"):
-            raise ValueError(f"Neural: reads is 'first' or 'second', not {self.reads!r}")
+        if self.reads not in (None, "first", "second"):
+            raise ValueError(f"Neural: reads is 'first', 'second' or None, not {self.reads!r}")
+
+    def of(self, model: nn.Module) -> Neural:
+        first = self.reads is None and getattr(model, "foretells", "second") == "first"
+        return replace(self, reads="first") if first else self
 
     def state(self, batch: Batch) -> nn.Module:
         return _Guess(batch, self)
@@ -157,7 +166,7 @@ class _Guess(nn.Module):
         """Of pairs the texts that are read, one a pair."""
         if not isinstance(batch, PairBatch):
             return batch
-        if self.reads == "second":
+        if self.reads != "first":
             return batch.second
         first, rows = batch.first, batch.group
         return TextBatch(batch.index, batch.population, first.inputs[rows], first.targets[rows], first.mask[rows])

@@ -17,7 +17,7 @@ from pyro_nlp.inference.auxiliary import Auxiliary, called
 from pyro_nlp.inference.bounds import ELBO, Bound, Loss
 from pyro_nlp.inference.compiling import Latent, describe, latents, meet, refuse, refuse_modules, refuse_turns
 from pyro_nlp.inference.divergence import KL
-from pyro_nlp.inference.estimators import Estimator, Marginalize, Pathwise, Signal
+from pyro_nlp.inference.estimators import Estimator, Marginalize, Pathwise, ScoreFunction, Signal
 from pyro_nlp.inference.pyro_bounds import PyroELBO
 from pyro_nlp.inference.schedules import Schedule, at
 from pyro_nlp.inference.terms import StructureError, Terms, terms
@@ -64,7 +64,7 @@ class Strategy:
         meet(model, guide)
         with torch.random.fork_rng(devices=[]):
             found = latents(model, guide, batch, self.discrete, self.sites, data)
-            estimators = {name: self._estimator(latent) for name, latent in found.items()}
+            estimators = {name: self._estimator(latent, model) for name, latent in found.items()}
             named = (*self.sites, *(self.kl if isinstance(self.kl, dict) else ()))
             unknown = next((name for name in named if name not in estimators), None)
             if unknown:
@@ -76,7 +76,7 @@ class Strategy:
             refuse(objective, batch)
         return objective
 
-    def _estimator(self, latent: Latent) -> Estimator:
+    def _estimator(self, latent: Latent, model: nn.Module) -> Estimator:
         estimator = self.sites.get(latent.name) or (self.discrete if latent.discrete else self.continuous)
         if estimator is None:
             raise StructureError(
@@ -86,6 +86,8 @@ class Strategy:
         reason = estimator.refuse(latent.fn)
         if reason:
             raise StructureError(f"site '{latent.name}': {reason}")
+        if isinstance(estimator, ScoreFunction) and estimator.baseline:
+            estimator = replace(estimator, baseline=estimator.baseline.of(model))
         return self.bound.estimator(estimator)
 
 

@@ -184,10 +184,11 @@ def test_model_and_guide_of_other_lengths_are_refused() -> None:
             STRATEGIES["RLOO"].compile(model, guide, batch)
 
 
-def test_a_baseline_reads_the_text_that_is_foretold() -> None:
+@pytest.mark.parametrize("reads", [None, "first"])
+def test_a_baseline_reads_the_text_that_is_foretold(reads: Any) -> None:
     model, guide = programs()
     batch = whole(pairs([-1, -1, -1]))
-    objective = Strategy(discrete=ScoreFunction(Neural(reads="first"))).compile(model, guide, batch)
+    objective = Strategy(discrete=ScoreFunction(Neural(reads=reads))).compile(model, guide, batch)
     guess = objective.state["c"]
     torch.nn.init.normal_(guess.each.weight)
     other = batch.replace(second=batch.second.replace(targets=batch.second.targets.roll(1, 0)))
