@@ -43,7 +43,7 @@ SERIES = ("collapse",)
 """Folders of recipes that belong together."""
 SIZES = ("vocabulary", "dimension", "population")
 """Constructor arguments that a corpus decides; a recipe need not and cannot choose them."""
-SHARED = ("latent", "classes", "variables")
+SHARED = ("latent", "classes", "variables", "attributes")
 """Constructor arguments of a guide that follow the model's of the same name, where both have one."""
 
 

@@ -41,7 +41,11 @@ def columns_of(attributes: Mapping[str, int], corpus: Any) -> list[int]:
     known = corpus.attributes
     for name, classes in attributes.items():
         if name not in known:
-            there = ", ".join(f"'{a}'" for a in known) or "none"
+            if not known:
+                raise ValueError(
+                    f"{corpus.called} has no labels, and '{name}' is one: choose a corpus that has, as SST"
+                )
+            there = ", ".join(f"'{a}'" for a in known)
             raise ValueError(
                 f"{corpus.called} has no attribute '{name}'; it has {there}: set attributes of model and guide"
             )

@@ -7,6 +7,7 @@ discriminators learn from what the generator writes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from pyro_nlp.data.batches import Batch, TextBatch
 from pyro_nlp.inference.auxiliary import Auxiliary
 from pyro_nlp.inference.dreams import as_batch, draw_prior, dream, evaluating
-from pyro_nlp.inference.schedules import Schedule
+from pyro_nlp.inference.schedules import Schedule, at
 from pyro_nlp.inference.sites import Scope, Site
 from pyro_nlp.inference.terms import Terms, trace_guide
 
@@ -46,6 +47,12 @@ class Control(Auxiliary):
     hard: bool = False
     longest: int = 16
     phase = "sleep"
+
+    def __post_init__(self) -> None:
+        for site, weight in self.weights.items():
+            _refuse_number(self, f"the weight of '{site}'", weight, "at least 0", min(_ends(weight)) >= 0)
+        _refuse_number(self, "temperature", self.temperature, "above 0 to its end", min(_ends(self.temperature)) > 0)
+        _refuse_number(self, "longest", self.longest, "at least 1", self.longest >= 1)
 
     def refuse(self, objective: Objective, terms: Terms, batch: Batch) -> str | None:
         if not hasattr(objective.model, "write_softly"):
@@ -98,6 +105,11 @@ class Dreams(Auxiliary):
     longest: int = 16
     phase = "sleep"
 
+    def __post_init__(self) -> None:
+        _refuse_number(self, "weight", self.weight, "at least 0", min(_ends(self.weight)) >= 0)
+        _refuse_number(self, "entropy", self.entropy, "at least 0", self.entropy >= 0)
+        _refuse_number(self, "longest", self.longest, "at least 1", self.longest >= 1)
+
     def refuse(self, objective: Objective, terms: Terms, batch: Batch) -> str | None:
         if isinstance(self.sites, str):  # type: ignore[unreachable]
             return f"sites is a list of sites: ['{self.sites}']"  # type: ignore[unreachable]
@@ -116,6 +128,16 @@ class Dreams(Auxiliary):
             doubt = scope.per_document(sites[name]["fn"].entropy(), sites[name])
             found = found - scope.log_prob(sites[name]) + self.entropy * doubt
         return weight * found.mean()
+
+
+def _ends(value: float | Schedule) -> tuple[float, float]:
+    """What a number is at the first step and at the last."""
+    return at(value, 0, 1), at(value, sys.maxsize, 1)
+
+
+def _refuse_number(owner: Auxiliary, name: str, found: object, wanted: str, holds: bool) -> None:
+    if not holds:
+        raise ValueError(f"{type(owner).__name__}: {name} is {wanted}, not {found}")
 
 
 def _refuse_sites(names: Any, objective: Objective, terms: Terms, batch: Batch) -> str | None:

@@ -19,7 +19,7 @@ model:
   init_args: {{latent: 4, {ATTRIBUTES}, decoder: {{class_path: GRUDecoder, init_args: {{embedding: 8, width: 16}}}}}}
 guide:
   class_path: ControlledGuide
-  init_args: {{{ATTRIBUTES}, encoder: {GRU}, discriminator: {CNN}}}
+  init_args: {{encoder: {GRU}, discriminator: {CNN}}}
 corpus:
   class_path: WithTense
   init_args: {{corpus: {{class_path: LabelledLines, init_args: {{train: ours.txt, min_count: 1}}}}}}

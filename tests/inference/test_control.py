@@ -264,6 +264,26 @@ def test_what_cannot_be_learnt_is_refused(auxiliary: Any, updates: Any, message:
         compiled(auxiliary, updates=updates)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: Control({"tone": -1.0}), "Control: the weight of 'tone' is at least 0, not -1.0"),
+        (lambda: Control({"tone": 1.0}, temperature=0.0), "Control: temperature is above 0 to its end, not 0.0"),
+        (
+            lambda: Control({"tone": 1.0}, Linear(1.0, 0.0, epochs=2)),
+            r"above 0 to its end, not Linear\(start=1.0, end=0",
+        ),
+        (lambda: Control({"tone": 1.0}, longest=0), "Control: longest is at least 1, not 0"),
+        (lambda: Dreams(("tone",), weight=-1.0), "Dreams: weight is at least 0, not -1.0"),
+        (lambda: Dreams(("tone",), entropy=-0.1), "Dreams: entropy is at least 0, not -0.1"),
+        (lambda: Dreams(("tone",), longest=0), "Dreams: longest is at least 1, not 0"),
+    ],
+)
+def test_numbers_that_teach_nothing_or_the_contrary_are_refused(wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wrong()
+
+
 def test_a_decoder_that_reads_no_points_of_the_simplex_is_refused() -> None:
     torch.manual_seed(0)
     decoder = partial(TransformerDecoder, width=8, heads=2, layers=1)
@@ -282,6 +302,10 @@ def test_attributes_that_are_not_the_corpuss_are_refused() -> None:
     model, guide = made()
     with pytest.raises(ValueError, match="has no attribute 'tense'; it has 'tone'"):
         fit(model, guide, Attributed(tensed=False), Strategy(discrete=Enumerate()), TRAINING)
+    unlabelled = Attributed(tensed=False)
+    unlabelled.labels = ()
+    with pytest.raises(ValueError, match="has no labels: choose a corpus that has 'tone'"):
+        fit(model, guide, unlabelled, Strategy(discrete=Enumerate()), TRAINING)
     for wrong, message in (({}, "attributes is empty"), ({"z": 2}, "called 'z'"), ({"tone": 1}, "has 1 classes")):
         with pytest.raises(ValueError, match=message):
             ControlledSentence(VOCABULARY, 3, wrong, LSTMDecoder)  # type: ignore[arg-type]
