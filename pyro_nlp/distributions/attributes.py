@@ -43,7 +43,7 @@ def columns_of(attributes: Mapping[str, int], corpus: Any) -> list[int]:
         if name not in known:
             if not known:
                 raise ValueError(
-                    f"{corpus.called} has no labels, and '{name}' is one: choose a corpus that has, as SST"
+                    f"{corpus.called} has no labels, so no '{name}': choose a labelled corpus, such as SST"
                 )
             there = ", ".join(f"'{a}'" for a in known)
             raise ValueError(

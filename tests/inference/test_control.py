@@ -304,7 +304,7 @@ def test_attributes_that_are_not_the_corpuss_are_refused() -> None:
         fit(model, guide, Attributed(tensed=False), Strategy(discrete=Enumerate()), TRAINING)
     unlabelled = Attributed(tensed=False)
     unlabelled.labels = ()
-    with pytest.raises(ValueError, match="has no labels: choose a corpus that has 'tone'"):
+    with pytest.raises(ValueError, match="has no labels, so no 'tone': choose a labelled corpus"):
         fit(model, guide, unlabelled, Strategy(discrete=Enumerate()), TRAINING)
     for wrong, message in (({}, "attributes is empty"), ({"z": 2}, "called 'z'"), ({"tone": 1}, "has 1 classes")):
         with pytest.raises(ValueError, match=message):
