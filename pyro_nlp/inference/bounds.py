@@ -146,13 +146,13 @@ class ELBO(Bound):
                 parts.append(paid[other] * cells)
             signal = sum((scope.beside(part.detach(), site.inner) for part in parts), torch.zeros(()))
             if by_word:
-                log_q, cost_of_words = site.by_word()
+                log_q, cost_of_words, written = site.by_word()
                 # of this word and the ones after it
                 signal = signal + paid[name] * cost_of_words.flip(0).cumsum(0).flip(0)
             else:
                 log_q = site.score
             surrogate = objective.surrogate(name, log_q, _leave_one_out(signal, -1 - scope.plates), batch)
-            surrogate = surrogate.sum(0) if by_word else scope.expect(surrogate)
+            surrogate = (surrogate * written).sum(0) if by_word else scope.expect(surrogate)
             value = value + surrogate.expand_as(cost).mean()
         return _report(terms, value)
 

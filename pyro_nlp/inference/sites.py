@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_nlp.distributions import Written
+from pyro_nlp.distributions.written import is_padding
 from pyro_nlp.inference.support import binary
 
 Site = Any
@@ -243,15 +244,15 @@ class SiteTerms:
         value = self.q.log_prob(self.value) if own is None else own(self.q)
         return self.scope.by_cell(value, self.guide, scaled=False)
 
-    def by_word(self) -> tuple[Tensor, Tensor]:
-        """Of a `Written`, what the score function needs of every word given those before: log q without any scale, and
-        log q - log p, detached, both `[words, particles, documents]`."""
+    def by_word(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a `Written`, what the score function needs of every word given those before: log q without any scale,
+        log q - log p, detached, and whether it is no padding, all `[words, particles, documents]`."""
         assert isinstance(self.q, Written) and isinstance(self.p, Written)
         log_q = self.q.log_prob_by_word(self.value).movedim(-1, 0)
         with torch.no_grad():
             log_p = self.p.log_prob_by_word(self.value).movedim(-1, 0)
         cost = self.scope.by_cell(log_q.detach(), self.guide) - self.scope.by_cell(log_p, self.model)
-        return self.scope.by_cell(log_q, self.guide, scaled=False), cost
+        return self.scope.by_cell(log_q, self.guide, scaled=False), cost, ~is_padding(self.value).movedim(-1, 0)
 
     @cached_property
     def log_p_by_cell(self) -> Tensor:

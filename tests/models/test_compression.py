@@ -22,6 +22,7 @@ from pyro_nlp.inference import (
     ELBO,
     IWAE,
     KL,
+    Baseline,
     KnownSequences,
     LeaveOneOut,
     Neural,
@@ -221,6 +222,25 @@ def test_compressions_of_validation_choose_the_epoch_where_training_knows_some(l
     run = fit(*programs(), Own(), strategy, Training(epochs=1, plateau=None))
     row = next(row for row in run.history if "best" in row)
     assert ("valid.auxiliary.KnownSequences" in row) == (labels != [-1, -1, -1])
+
+
+class Counting(Baseline):
+    """A guess whose loss is one number for every word that it has a say on."""
+
+    def state(self, batch: Any) -> torch.nn.Module:
+        return torch.nn.ParameterList([torch.zeros(())])
+
+    def __call__(self, signal: Any, state: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        return signal.value, state[0].expand_as(signal.value)
+
+
+def test_a_baseline_learns_from_words_and_not_from_padding() -> None:
+    model, guide = programs()
+    batch = whole(pairs([-1] * 8, 8))
+    objective = Strategy(discrete=ScoreFunction(Counting(), per="word")).compile(model, guide, batch)
+    objective(batch).backward()
+    words = ((batch.first.lengths - 1) * 0.5).ceil() + 1  # with the end
+    assert len(words.unique()) > 1 and objective.state["c"][0].grad == pytest.approx(words.mean().item())
 
 
 def replace_known(q: Any) -> Any:
