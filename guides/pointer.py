@@ -17,6 +17,7 @@ from pyro_nlp.distributions.written import (
     Ends,
     Writer,
     allowed_lengths,
+    check_lengths,
     draw,
     given_sequences,
     known_compressions,
@@ -43,7 +44,7 @@ class PointerGuide(PyroModule):
         decoder: `decoder(vocabulary, source.width)` reads what is written of c.
         free: may write words that are not in the source.
         ratio: words of c to those of s, in (0, 1], rounded up; None for a length that is learnt.
-        longest: words of a c of learnt length at most.
+        longest: words of a c of learnt length at most, or those of s where they are fewer.
         reach: how far, in words of the source, a jump from the last word's place is told from others, either way; the
             energy of every jump is learnt, so that the pointer can go on where it was. 0 for a pointer that does not
             know where it was, as the paper's.
@@ -60,6 +61,7 @@ class PointerGuide(PyroModule):
         reach: int = 8,
     ) -> None:
         super().__init__()
+        check_lengths("PointerGuide", ratio, longest)
         if reach < 0:
             raise ValueError(f"PointerGuide: reach is {reach}; it is a number of words, and 0 for none")
         self.vocabulary, self.ratio, self.longest = vocabulary, ratio, longest
@@ -72,12 +74,10 @@ class PointerGuide(PyroModule):
 
     def forward(self, batch: PairBatch) -> None:
         known = known_compressions(batch, self.training)
-        longest, lengths = allowed_lengths(batch, self.ratio, self.longest, known)
+        longest, lengths, most = allowed_lengths(batch, self.ratio, self.longest, known)
+        given = given_sequences(batch, longest, known)
         with batch.documents():
-            pyro.sample(
-                "c",
-                Written(_Pointer(self, batch), len(batch), longest, lengths, given_sequences(batch, longest, known)),
-            )
+            pyro.sample("c", Written(_Pointer(self, batch), len(batch), longest, lengths, given, most=most))
 
 
 class _Pointer(Writer):

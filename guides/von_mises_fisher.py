@@ -49,8 +49,10 @@ class VonMisesFisherGuide(PyroModule):
         learn_concentration: bool = False,
     ) -> None:
         super().__init__()
-        # refused here and not at the first batch
-        VonMisesFisher(F.normalize(torch.ones(latent), dim=0), concentration, validate_args=True)
+        if latent < 2:
+            raise ValueError(f"a sphere has 2 dimensions or more, not {latent}: set latent of model and guide")
+        if not 0 < concentration < math.inf:
+            raise ValueError(f"VonMisesFisherGuide: concentration is a number above 0, not {concentration}")
         self.encoder = encoder(vocabulary)
         self.direction = nn.Linear(self.encoder.width, latent)
         self.spread = nn.Linear(self.encoder.width, 1) if learn_concentration else None

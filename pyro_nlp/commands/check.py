@@ -23,6 +23,7 @@ from pyro_nlp.data.splits import Split
 from pyro_nlp.evaluation import gradient_check
 from pyro_nlp.inference import Objective
 from pyro_nlp.inference.compiling import Latent
+from pyro_nlp.inference.fit import misfits
 from pyro_nlp.inference.sites import is_subsample
 from pyro_nlp.inference.support import base, categories, variables
 from pyro_nlp.recipe import Recipe
@@ -53,6 +54,8 @@ def check(options: argparse.Namespace, overrides: Sequence[str]) -> None:
             idle = ", unused: every latent is summed out" if role == "guide" and objective.guide is None else ""
             OUT.print(f"{role}: {sum(p.numel() for p in module.parameters()):,} parameters{idle}", highlight=False)
     _print_costs(objective, split, batch_size)
+    for misfit in misfits(loaded.strategy, loaded.training, objective.steps_per_epoch):
+        OUT.print(f"note: {misfit}", markup=False, highlight=False)
     if options.gradients is not None:
         _print_gradients(loaded, objective, options.gradients)
 

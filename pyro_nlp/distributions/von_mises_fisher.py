@@ -67,7 +67,7 @@ class VonMisesFisher(TorchDistribution):
         super().__init__(shape, torch.Size([size]), validate_args=False)
         self._validate_args = type(self)._validate_args if validate_args is None else validate_args
         if self._validate_args and batch_shape is None:
-            if bool((self.concentration <= 0).any()):
+            if not bool(((self.concentration > 0) & self.concentration.isfinite()).all()):
                 found = float(self.concentration.detach().min())
                 raise ValueError(f"VonMisesFisher: found a concentration of {found:.4g}, expected a number above 0")
             _refuse_off_sphere("VonMisesFisher: loc", loc, "normalise it, with torch.nn.functional.normalize")

@@ -224,7 +224,7 @@ def _refuse_kl(objective: Objective, name: str, latent: Latent) -> None:
             )
         return
     assert latent.pair is not None
-    reason = kl.shape.refuse(latent.pair) if kl.shape is not None else None
+    reason = kl.shape.refuse(latent.pair, objective.estimators[name]) if kl.shape is not None else None
     if reason:
         raise StructureError(f"site '{name}': {reason}")
 

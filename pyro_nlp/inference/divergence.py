@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
 from pyro_nlp.inference.schedules import Now, Schedule, at
 from pyro_nlp.inference.sites import SiteTerms
+from pyro_nlp.inference.support import base
+
+if TYPE_CHECKING:
+    from pyro_nlp.inference.estimators import Estimator
 
 Average = Literal["document", "batch"]
 
@@ -17,8 +22,8 @@ Average = Literal["document", "batch"]
 class Shape(ABC):
     """A function of a site's KL that takes its place in the objective."""
 
-    def refuse(self, site: SiteTerms) -> str | None:
-        """Why this shape cannot be used for the site, or None."""
+    def refuse(self, site: SiteTerms, estimator: Estimator) -> str | None:
+        """Why this shape cannot be used for a site under its estimator, or None."""
         return None
 
     @abstractmethod
@@ -44,10 +49,13 @@ class FreeBits(Shape):
     per: Literal["dimension", "site"] = "dimension"
     average: Average = "document"
 
-    def refuse(self, site: SiteTerms) -> str | None:
+    def __post_init__(self) -> None:
+        _refuse_negative(self, self.nats)
+
+    def refuse(self, site: SiteTerms, estimator: Estimator) -> str | None:
         if self.per == "dimension" and site.kl_per_dimension is None:
             return "its KL does not split into dimensions: use FreeBits(per='site')"
-        return _refuse_unformed(site, self)
+        return _refuse_unformed(site, self, estimator)
 
     def __call__(self, site: SiteTerms, now: Now) -> Tensor:
         floor = now(self.nats)
@@ -74,8 +82,11 @@ class Capacity(Shape):
     nats: float | Schedule
     average: Average = "batch"
 
-    def refuse(self, site: SiteTerms) -> str | None:
-        return _refuse_unformed(site, self)
+    def __post_init__(self) -> None:
+        _refuse_negative(self, self.nats)
+
+    def refuse(self, site: SiteTerms, estimator: Estimator) -> str | None:
+        return _refuse_unformed(site, self, estimator)
 
     def __call__(self, site: SiteTerms, now: Now) -> Tensor:
         return (_averaged(site.kl[..., None], self.average)[..., 0] - now(self.nats)).abs()
@@ -86,12 +97,18 @@ def _averaged(kl: Tensor, average: Average) -> Tensor:
     return kl if average == "document" else kl.mean(1, keepdim=True).expand_as(kl)
 
 
-def _refuse_unformed(site: SiteTerms, shape: Shape) -> str | None:
+def _refuse_negative(shape: Shape, nats: float | Schedule) -> None:
+    if not isinstance(nats, Schedule) and not 0 <= nats < math.inf:
+        raise ValueError(f"{type(shape).__name__}: nats is a KL, a number from 0, not {nats}")
+
+
+def _refuse_unformed(site: SiteTerms, shape: Shape, estimator: Estimator) -> str | None:
     """A threshold wants a KL whose gradient does not wait for the estimator of the site."""
-    if site.closed_form is None and not site.q.has_rsample:
-        kind = type(getattr(site.q, "base_dist", site.q)).__name__
+    if site.closed_form is None and (estimator.sampled or not site.q.has_rsample):
+        kind = type(base(site.q)).__name__
         return (
-            f"{type(shape).__name__} wants a KL in closed form or a reparameterised site, and this {kind} has neither: "
+            f"{type(shape).__name__} wants a KL in closed form or a reparameterised draw, and this {kind} under "
+            f"{type(estimator).__name__} has neither: "
             "leave the shape out, kl=KL(weight=...)"
         )
     return None

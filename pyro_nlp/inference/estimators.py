@@ -120,7 +120,11 @@ class Pathwise(Estimator):
         )
 
     def draw(self, q: TorchDistribution, now: Now) -> Drawn | None:
-        return None if self.gradient == "plain" else Drawn(q.rsample(), path_only=True)
+        if self.gradient == "plain":
+            return None
+        value = q.rsample()
+        # a flow remembers how it made its draw: of a copy log q comes through the value, where `dreg` weighs it
+        return Drawn(value.clone() if self.gradient == "dreg" else value, path_only=True)
 
 
 # ---- sums -----------------------------------------------------------------------------------------------------
@@ -320,8 +324,7 @@ class ScoreFunction(Estimator):
         return None
 
     def draw(self, q: TorchDistribution, now: Now) -> Drawn | None:
-        with torch.no_grad():
-            return Drawn(q.sample())
+        return Drawn(_constant(q))
 
     def state(self, batch: Batch) -> nn.Module | None:
         return self.baseline.state(batch) if self.baseline else None
@@ -469,8 +472,14 @@ class Sampled(Estimator):
         return None
 
     def draw(self, q: TorchDistribution, now: Now) -> Drawn | None:
-        with torch.no_grad():
-            return Drawn(q.sample())
+        return Drawn(_constant(q))
+
+
+def _constant(q: TorchDistribution) -> Tensor:
+    """A draw without gradient. A copy: a flow remembers its own draw, and would take log q of it without gradient."""
+    with torch.no_grad():
+        value: Tensor = q.sample().clone()
+    return value
 
 
 def _each(values: Tensor, q: TorchDistribution) -> Tensor:

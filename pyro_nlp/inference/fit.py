@@ -34,11 +34,11 @@ from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.inference.beginning import begin
 from pyro_nlp.inference.folder import RunError, RunFolder
 from pyro_nlp.inference.loop import Interrupted, Loop
-from pyro_nlp.inference.schedules import schedules
+from pyro_nlp.inference.schedules import Join, schedules
 from pyro_nlp.inference.strategy import Strategy
 from pyro_nlp.inference.terms import StructureError
 from pyro_nlp.inference.training import Training, choose_device, signal_to_noise
-from pyro_nlp.nn import Decoder, meet_corpus
+from pyro_nlp.nn import meet_corpus
 
 
 @dataclass
@@ -117,14 +117,14 @@ def fit(
         first = corpus.train.batch(_first_rows(corpus, training)).to(device)
         objective = strategy.compile(model, guide, first, corpus.called)
         loop = Loop(objective, corpus, training, seed, rank, world)
-        _refuse_decoders(model, corpus)
         if training.epochs <= strategy.updates.first:
             raise StructureError(
                 f"{strategy.updates} prepares for {strategy.updates.first} epochs, and training has {training.epochs}: "
                 "give it more"
             )
         if rank == 0:
-            _warn_of_lengths(strategy, training, len(loop.order))
+            for misfit in misfits(strategy, training, len(loop.order)):
+                warnings.warn(misfit, stacklevel=2)
         if folder and resume:
             _restore(loop, folder)
             if world > 1:  # the state is that of the first process, and each needs draws of its own
@@ -146,24 +146,24 @@ def fit(
     return Run(model, trained, corpus, history, Path(out) if out else None, objective.marginal)
 
 
-def _refuse_decoders(model: nn.Module, corpus: Corpus) -> None:
-    """Refuse a decoder that no sentence of the corpus is long enough for."""
-    for name, module in model.named_modules():
-        if isinstance(module, Decoder) and (reason := module.refuse(int(corpus.train.lengths.max()) - 1)):
-            raise StructureError(f"{type(module).__name__} '{name}': {reason}")
-
-
-def _warn_of_lengths(strategy: Strategy, training: Training, steps_per_epoch: int) -> None:
-    """Say which schedules are over before an epoch is, or do not come to their end in this training."""
-    whole = training.epochs * steps_per_epoch
+def misfits(strategy: Strategy, training: Training, steps_per_epoch: int) -> Iterator[str]:
+    """What is over before an epoch is, or does not come to its end in this training, a sentence each."""
+    whole, epochs = training.epochs * steps_per_epoch, f"{training.epochs} epochs have"
     for where, schedule in [*schedules(strategy, "strategy"), *schedules(training, "training")]:
         length = schedule.length(steps_per_epoch)
         told = f"{where}: {schedule} takes {length:,.0f} steps, and"
         if 0 < length < steps_per_epoch:
-            warnings.warn(f"{told} an epoch has {steps_per_epoch:,}: it is over within the first", stacklevel=3)
+            yield f"{told} an epoch has {steps_per_epoch:,}: it is over within the first"
         elif length > whole:
-            epochs = f"{training.epochs} epochs have {whole:,}"
-            warnings.warn(f"{told} {epochs}: it does not come to its end", stacklevel=3)
+            yield f"{told} {epochs} {whole:,}: it does not come to its end"
+        for part, room in schedule.places(steps_per_epoch) if isinstance(schedule, Join) else ():
+            if (length := part.length(steps_per_epoch)) > room:
+                told = f"{where}: {part} takes {length:,.0f} steps, and its place"
+                yield f"{told} has {room:,.0f}: it does not come to its end"
+    turns = strategy.updates.length(steps_per_epoch)
+    if turns > whole:
+        told = f"strategy.updates: {strategy.updates} takes {turns:,.0f} steps for a turn of both sides"
+        yield f"{told}, and {epochs} {whole:,}: it does not come to its end"
 
 
 def _train(

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import pairwise
 from typing import Literal
 
 Unit = Literal["steps", "epochs"]
@@ -247,6 +248,11 @@ class Join(Schedule):
         begins = [0, *(round(_steps(self, b, self.unit, steps_per_epoch)) for b in self.boundaries)]
         part = sum(step >= b for b in begins[1:])
         return self.parts[part](step - begins[part], steps_per_epoch)
+
+    def places(self, steps_per_epoch: int) -> Iterator[tuple[Schedule, float]]:
+        """Every part but the last, and the steps until the next one begins."""
+        begins = [0.0, *(_steps(self, b, self.unit, steps_per_epoch) for b in self.boundaries)]
+        yield from zip(self.parts, (after - before for before, after in pairwise(begins)), strict=False)
 
     def length(self, steps_per_epoch: int) -> float:
         last = _steps(self, self.boundaries[-1], self.unit, steps_per_epoch) if self.boundaries else 0.0

@@ -19,6 +19,7 @@ from pyro_nlp.distributions import uneven_rows
 from pyro_nlp.inference.bounds import WakeSleep
 from pyro_nlp.inference.pyro_bounds import PyroELBO
 from pyro_nlp.inference.sites import Scope, is_latent
+from pyro_nlp.inference.support import base
 from pyro_nlp.inference.terms import terms, trace_guide
 from pyro_nlp.inference.updates import Engine, Joint, Updates, Weight
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pyro_nlp.inference.strategy import Objective
 
 Parameters = tuple[Tensor, ...]
-"""Mean and log standard deviation of every site in turn, each `[B, D]`."""
+"""Mean and log variance of every site in turn, each `[B, D]`."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,22 @@ class SemiAmortized(Updates):
     the refinement: its Hessian-vector products are central differences of gradients. Latents are judged, diagnosed and
     decoded from the refined posterior too. A training step costs 1 + 3 `steps` evaluations of the model.
 
-    Each document is refined by itself, so that the rate does not depend on the batch size: 1 / 32 here is their 1 on
-    the mean of a batch of 32.
+    Each document is refined by itself, so that neither rate nor clip depends on the batch size: a rate of 1 / 32 here
+    is their 1 on the mean of a batch of 32, and their clip of that mean's gradient at 5 is at about 5 sqrt(32) = 28 of
+    one document's. They clip means and log variances apart, and one document here is clipped where a batch is there.
 
     Args:
         steps: of refinement, K.
         rate: of a step.
         momentum: of the steps.
         clip: largest norm of one document's gradient; where it clips, its size counts as constant.
-        difference: half the distance of the central differences, in units of mean and log standard deviation.
+        difference: half the distance of the central differences, in units of mean and log variance.
     """
 
     steps: int = 20
     rate: float = 0.03
     momentum: float = 0.5
-    clip: float = 5.0
+    clip: float = 28.0
     difference: float = 1e-2
 
     def __post_init__(self) -> None:
@@ -62,7 +64,7 @@ class SemiAmortized(Updates):
         for name, latent in objective.latents.items():
             fn: Any = latent.fn
             if not (isinstance(fn, Independent) and isinstance(fn.base_dist, Normal) and len(fn.event_shape) == 1):
-                kind = type(getattr(fn, "base_dist", fn)).__name__
+                kind = type(base(fn)).__name__
                 return f"it refines vectors that are Normal in the guide, and '{name}' is {kind}: use updates=Joint()"
         if objective.plates > 1:
             return "it refines latents of a whole document, and the model has plates inside: use updates=Joint()"
@@ -129,15 +131,17 @@ class Refined(nn.Module):
                 q: Any = site["fn"]
                 whole = (*q.batch_shape, *q.event_shape)
                 names.append(name)
-                start += [v.expand(whole).reshape(len(batch), -1) for v in (q.base_dist.loc, q.base_dist.scale.log())]
+                start += [
+                    v.expand(whole).reshape(len(batch), -1) for v in (q.base_dist.loc, 2 * q.base_dist.scale.log())
+                ]
         return names, tuple(start)
 
 
 def _sample(batch: Batch, names: Sequence[str], at: Parameters) -> None:
-    """A guide with the given means and log standard deviations."""
+    """A guide with the given means and log variances."""
     with batch.documents():
-        for name, loc, log_scale in zip(names, at[::2], at[1::2], strict=True):
-            pyro.sample(name, dist.Normal(loc, log_scale.exp()).to_event(1))
+        for name, loc, log_variance in zip(names, at[::2], at[1::2], strict=True):
+            pyro.sample(name, dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1))
 
 
 class _Climb:

@@ -17,8 +17,8 @@ LIMIT = 4096
 
 
 def base(fn: TorchDistribution) -> TorchDistribution:
-    """The distribution of one variable, without `to_event`, `expand` and `mask`."""
-    while hasattr(fn, "base_dist"):
+    """The distribution of one variable, without `to_event`, `expand` and `mask`; a flow is one of its own."""
+    while hasattr(fn, "base_dist") and not isinstance(fn, distributions.TransformedDistribution):
         fn = fn.base_dist
     return fn
 

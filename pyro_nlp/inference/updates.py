@@ -50,6 +50,10 @@ class Engine(Protocol):
 class Updates(ABC):
     """The order in which model and guide learn from a batch."""
 
+    def length(self, steps_per_epoch: int) -> float:
+        """Steps after which both sides have had their turn; 0 where each step is one of both."""
+        return 0.0
+
     def refuse(self, objective: Objective) -> str | None:
         """Why it cannot be used with a model and a guide, with a cure; or None."""
         return None
@@ -116,6 +120,10 @@ class Alternating(Updates):
             raise ValueError("Alternating: the turns of model and guide are 1 step or epoch at least")
         if self.unit not in ("steps", "epochs"):
             raise ValueError(f"Alternating: unit is 'steps' or 'epochs', not {self.unit!r}")
+
+    def length(self, steps_per_epoch: int) -> float:
+        """One turn of each side."""
+        return (self.model + self.guide) * (steps_per_epoch if self.unit == "epochs" else 1)
 
     def refuse(self, objective: Objective) -> str | None:
         return _refuse_one_sided(objective)
@@ -309,7 +317,9 @@ class WakeSleepPhases(Updates):
 def _refuse_one_sided(objective: Objective) -> str | None:
     """Turns want two sides, each with parameters of its own."""
     guide = objective.guide
-    if guide is None or not any(p.requires_grad for p in guide.parameters()):
+    if guide is None:
+        return "there is no guide to take turns with: use updates=Joint()"
+    if not any(p.requires_grad for p in guide.parameters()):
         return "the guide has no parameters of its own to step with: use updates=Joint()"
     if not any(p.requires_grad for p in objective.model.parameters()):
         return "the model has no parameters of its own to step with: use updates=Joint()"

@@ -32,10 +32,6 @@ class Decoder(nn.Module, ABC):
         super().__init__()
         self.vocabulary, self.latent = vocabulary, latent
 
-    def refuse(self, longest: int) -> str | None:
-        """Why it does not fit a corpus whose longest sentence has `longest` words, the end not counted; with a cure."""
-        return None
-
     @abstractmethod
     def forward(self, z: Tensor, inputs: Tensor) -> Tensor:
         """Teacher-forced states: z `[..., B, latent]`, inputs (ids, `<s>` first) `[..., B, T]` to `[..., B, T, D]`."""

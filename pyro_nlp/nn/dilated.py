@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -84,14 +84,16 @@ class DilatedCNNDecoder(Decoder):
         """How many of the words read so far, the newest one counted, a state depends on."""
         return 1 + (self.kernel - 1) * sum(self.dilations)
 
-    def refuse(self, longest: int) -> str | None:
-        wide = max(self.dilations)
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse dilations that no sentence of the corpus is long enough for."""
+        longest, wide = int(corpus.train.lengths.max()) - 1, max(self.dilations)  # the end not counted
         if self.kernel == 1 or wide <= longest:
-            return None
+            return
         fitting = [d for d in self.dilations if d <= longest] or [1]
-        return (
-            f"a dilation of {wide} (its block reaches back {(self.kernel - 1) * wide} words) is wider than the longest "
-            f"sentence of {longest} words, so that all it reads of the past is padding: use dilations={fitting}"
+        raise ValueError(
+            f"DilatedCNNDecoder: a dilation of {wide} (its block reaches back {(self.kernel - 1) * wide} words) is "
+            f"wider than the longest sentence of {longest} words, so that all it reads of the past is padding: "
+            f"use dilations={fitting}"
         )
 
     def forward(self, z: Tensor, inputs: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pyro_nlp.distributions import Flow
 from pyro_nlp.evaluation import importance_nll, mutual_information, posteriors
 from pyro_nlp.guides.flow import FlowGuide
 from pyro_nlp.guides.gaussian import GaussianGuide
-from pyro_nlp.inference import Pathwise, Strategy, terms
+from pyro_nlp.inference import Pathwise, ScoreFunction, Strategy, terms
 from pyro_nlp.models.sentence_vae import SentenceVAE
 from pyro_nlp.nn.flows import _Plane, conditional_flow
 from tests.tiny import LATENT, VOCABULARY, WIDTH, decoder, encoder, gradients, sharpen, text, whole
@@ -60,6 +60,25 @@ def test_a_value_from_elsewhere_has_the_density_of_the_draw_it_copies(kind: Any)
     z = q.rsample()
     # inverted by recursion or bisection in float32, through scales down to e^-5
     torch.testing.assert_close(q.log_prob(z.clone()), q.log_prob(z), rtol=1e-3, atol=1e-3)
+
+
+@kinds
+def test_the_density_of_a_draw_without_gradient_still_has_one(kind: Any) -> None:
+    """A flow's memory of how the draw came about was made without gradient."""
+    features, steps = torch.randn(3, WIDTH), [sharpen(step) for step in conditional_flow(kind, 4, WIDTH, 2, 16)]
+    found = []
+    for copied in (False, True):
+        base = dist.Normal(torch.zeros(3, 4), 1.0).to_event(1)
+        q = Flow(base, [step.condition(features) for step in steps])
+        torch.manual_seed(0)
+        drawn = ScoreFunction().draw(q, float)  # type: ignore[arg-type]
+        assert drawn is not None and not drawn.value.requires_grad
+        log_q = q.log_prob(drawn.value.clone() if copied else drawn.value)
+        parameters = [p for step in steps for p in step.parameters()]
+        found.append(torch.autograd.grad(log_q.sum(), parameters, allow_unused=True))
+    for ours, wanted in zip(*found, strict=True):
+        assert ours is not None and ours.any()
+        assert torch.equal(ours, wanted)
 
 
 @kinds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -81,7 +82,10 @@ def test_a_posterior_and_a_prior_on_different_spaces_are_refused_by_compile() ->
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"latent": 1}, "found 1 dimension"), ({"concentration": 0.0}, "concentration of 0, expected a number above 0")],
+    [
+        ({"latent": 1}, "a sphere has 2 dimensions or more, not 1: set latent of model and guide"),
+        *(({"concentration": x}, f"a number above 0, not {x}") for x in (0.0, math.nan, math.inf)),
+    ],
 )
 def test_it_is_refused_when_it_is_made(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

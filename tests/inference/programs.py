@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyro
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pyro_nlp.data.batches import TextBatch, VectorBatch
 from pyro_nlp.data.splits import VectorSplit
 from pyro_nlp.guides.categorical import CategoricalGuide
+from pyro_nlp.guides.flow import FlowGuide
 from pyro_nlp.inference import (
     ELBO,
     IWAE,
@@ -43,6 +44,7 @@ from pyro_nlp.models.sentence_mixture import SentenceMixture
 from tests.tiny import (
     CLASSES,
     CODE,
+    LATENT,
     VOCABULARY,
     all_close,
     decoder,
@@ -224,6 +226,12 @@ def tiny(model: Callable[[], Any], guide: Callable[[], Any]) -> tuple[Any, Any]:
     return model(), guide()
 
 
+def flow(kind: Literal["iaf", "planar"]) -> tuple[Any, Any]:
+    model, _ = vae()
+    torch.manual_seed(1)
+    return model, sharpen(FlowGuide(VOCABULARY, LATENT, encoder, flow=kind, layers=1, hidden=4))
+
+
 def many_classes(classes: int = 16) -> tuple[Any, Any]:
     torch.manual_seed(0)
     return (
@@ -245,10 +253,13 @@ MODELS: dict[str, Callable[[], Pair]] = {
     "ring": lambda: (*ring(), vectors()),
     "ring, full covariance": lambda: (*ring(diagonal=False), vectors()),
     "sentence VAE": lambda: (*vae(), sentences()),
+    "sentence VAE, planar flow": lambda: (*flow("planar"), sentences()),
+    "sentence VAE, autoregressive flow": lambda: (*flow("iaf"), sentences()),
 }
+FLOWS = ("sentence VAE, planar flow", "sentence VAE, autoregressive flow")
 OF_WORDS = ("words", "words, by class")
 DISCRETE = ("mixture", "discrete", "styled", "styled, z apart from c", "bits", "index", "chain", *OF_WORDS)
-CONTINUOUS = ("ring", "ring, full covariance", "sentence VAE")
+CONTINUOUS = ("ring", "ring, full covariance", "sentence VAE", *FLOWS)
 
 
 def of_discrete(estimator: Estimator, bound: Bound | None = None, **options: Any) -> Strategy:

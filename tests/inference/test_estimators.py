@@ -46,6 +46,7 @@ from pyro_nlp.recipe import load
 from tests.inference.programs import (
     CONTINUOUS,
     DISCRETE,
+    FLOWS,
     LEVEL,
     MODELS,
     OF_WORDS,
@@ -108,7 +109,7 @@ def refusal(model: str, name: str) -> str | None:
 def costly(model: str, name: str) -> bool:
     """Variations of a row, where a check takes long: the reference is drawn as well."""
     variation = any(word in name for word in ("weight", "particles", "RunningMean", "Neural", "TraceGraph"))
-    return variation and model in ("styled", "styled, z apart from c", "sentence VAE", "ring, full covariance")
+    return variation and model in ("styled", "styled, z apart from c", "sentence VAE", "ring, full covariance", *FLOWS)
 
 
 REFUSED = [(m, e) for m, e in TABLE if refusal(m, e)]

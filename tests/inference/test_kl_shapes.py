@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 from pyro_nlp.inference import (
     ELBO,
     KL,
+    Alternating,
     Capacity,
+    Constant,
     Drawn,
     FreeBits,
+    Join,
     LeaveOneOut,
     Linear,
     ScoreFunction,
@@ -26,7 +30,9 @@ from pyro_nlp.inference import (
     fit,
     terms,
 )
-from tests.tiny import CLASSES, Sentences, gradients, styled, text, vae, whole
+from pyro_nlp.models.sentence_vae import SentenceVAE
+from pyro_nlp.nn import MixturePrior
+from tests.tiny import CLASSES, LATENT, VOCABULARY, Sentences, decoder, gradients, styled, text, vae, whole
 
 
 @pytest.mark.parametrize("average", ["document", "batch"])
@@ -143,7 +149,9 @@ def test_a_threshold_wants_a_closed_form_or_a_reparameterised_site() -> None:
                 if self.observe:
                     pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=batch.lengths.float())  # type: ignore[attr-defined]
 
-    with pytest.raises(StructureError, match=r"'z': FreeBits wants a KL in closed form .* this MixtureSameFamily has"):
+    with pytest.raises(
+        StructureError, match=r"'z': FreeBits wants a KL in closed form .* MixtureSameFamily under Score"
+    ):
         Strategy(continuous=ScoreFunction(), kl=KL(shape=FreeBits(1.0, per="site"))).compile(
             Side(True), Side(False), batch
         )
@@ -172,3 +180,36 @@ def test_a_schedule_that_does_not_fit_the_training_is_told_so(length: float, mes
         return
     with pytest.warns(UserWarning, match=message):
         fit(model, guide, Sentences(), strategy, training)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (
+            Strategy(kl=KL(Join([Linear(epochs=2), Constant(1.0)], [1], "epochs"))),
+            r"Linear\(.*\) takes 10 steps, and its place has 5: it does not come to its end",
+        ),
+        (
+            Strategy(updates=Alternating(2, 1, "epochs")),
+            r"takes 15 steps for a turn of both sides, and 2 epochs have 10",
+        ),
+    ],
+    ids=["inside a join", "turns"],
+)
+def test_a_part_of_a_join_and_turns_that_do_not_fit_are_told_so(strategy: Strategy, message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
+        fit(*vae(), Sentences(), strategy, Training(epochs=2, batch_size=8, plateau=None))
+
+
+@pytest.mark.parametrize("nats", [-1.0, float("nan"), float("inf")])
+def test_a_threshold_is_a_kl(nats: float) -> None:
+    for shape in (FreeBits, Capacity):
+        with pytest.raises(ValueError, match=rf"{shape.__name__}: nats is a KL, a number from 0, not {nats}"):
+            shape(nats)
+
+
+def test_a_threshold_at_a_draw_without_a_path_is_refused() -> None:
+    model = SentenceVAE(VOCABULARY, LATENT, decoder, prior=partial(MixturePrior, components=2))
+    strategy = Strategy(continuous=ScoreFunction(), kl=KL(shape=FreeBits(1.0, "site")))
+    with pytest.raises(StructureError, match=r"FreeBits wants .* and this Normal under ScoreFunction has neither"):
+        strategy.compile(model, vae()[1], whole(text(6)))

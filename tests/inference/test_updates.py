@@ -270,7 +270,7 @@ def test_information_is_taken_of_a_flow_too() -> None:
 @pytest.mark.parametrize("updates", EVERY[:2] + EVERY[3:4], ids=lambda u: type(u).__name__)
 def test_turns_want_a_guide_with_parameters_of_its_own(updates: Updates) -> None:
     batch = whole(text(6))
-    with pytest.raises(StructureError, match=rf"{type(updates).__name__}: the guide has no parameters of its own"):
+    with pytest.raises(StructureError, match=rf"{type(updates).__name__}: there is no guide to take turns with"):
         Strategy(updates=updates).compile(lm(), None, batch)
     model, guide = vae()
     with pytest.raises(StructureError, match=r"the guide has no parameters of its own to step with: use updates=Joint"):

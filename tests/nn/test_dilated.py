@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,23 +100,28 @@ def test_depth_changes_no_scale_at_the_start() -> None:
     assert float((found - read).abs().max()) > 0
 
 
+def longest(words: int) -> Any:
+    """A corpus whose longest sentence has so many words, and its end."""
+    return SimpleNamespace(train=SimpleNamespace(lengths=torch.tensor([3, words + 1])))
+
+
 def test_it_refuses_a_dilation_wider_than_the_longest_sentence_and_names_those_that_fit() -> None:
     decoder = make(size="large")
-    assert decoder.refuse(16) is None
-    said = decoder.refuse(12)
-    assert said is not None
-    assert said.startswith(
-        "a dilation of 16 (its block reaches back 32 words) is wider than the longest sentence of 12"
+    decoder.meet_corpus(longest(16))
+    with pytest.raises(ValueError, match=r"use dilations=\[1, 2, 4, 8, 1, 2, 4, 8\]$") as raised:
+        decoder.meet_corpus(longest(12))
+    assert str(raised.value).startswith(
+        "DilatedCNNDecoder: a dilation of 16 (its block reaches back 32 words) is wider than the longest sentence of 12"
     )
-    assert said.endswith("use dilations=[1, 2, 4, 8, 1, 2, 4, 8]")
-    fitting = make(dilations=[1, 2, 4, 8, 1, 2, 4, 8])
-    assert fitting.refuse(12) is None
-    assert make(size="large", kernel=1).refuse(1) is None  # it has no past to miss
+    make(dilations=[1, 2, 4, 8, 1, 2, 4, 8]).meet_corpus(longest(12))
+    make(size="large", kernel=1).meet_corpus(longest(1))  # it has no past to miss
 
 
 def test_all_that_a_refused_dilation_reads_of_the_past_is_padding() -> None:
     decoder, z, inputs = make(dilations=[1, 13], bottleneck=4), code(), words(14)  # `<s>` and 13 words
-    assert decoder.refuse(12) is not None and decoder.refuse(13) is None
+    decoder.meet_corpus(longest(13))
+    with pytest.raises(ValueError, match="wider than the longest sentence of 12"):
+        decoder.meet_corpus(longest(12))
     before = decoder(z, inputs)
     weight: Any = decoder.blocks[1].dilated.weight  # type: ignore[union-attr]
     with torch.no_grad():

@@ -46,7 +46,7 @@ def test_a_head_works_in_float32_under_autocast(name: str) -> None:
 # ---- batch normalisation -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spread", [1e-2, 1.0, 100.0])
+@pytest.mark.parametrize("spread", [1e-4, 1e-2, 1.0, 100.0])
 @pytest.mark.parametrize("gamma", [0.3, 0.7])
 def test_the_mean_kl_of_a_batch_has_the_floor_of_the_paper_whatever_the_features(gamma: float, spread: float) -> None:
     head = BatchNormHead(WIDTH, SIZE, gamma)
@@ -54,19 +54,15 @@ def test_the_mean_kl_of_a_batch_has_the_floor_of_the_paper_whatever_the_features
         head.bias.normal_()
         head.log_variance.bias.normal_()
         features = spread * torch.randn(7, WIDTH)
-        variance = head.loc(features).var(0, unbiased=False).double()
         loc, scale = head(features)
-    # what the 1e-5 under the root of the normalisation takes away
-    squares = gamma**2 * variance / (variance + 1e-5) + head.bias.double().square()
-    torch.testing.assert_close(
-        loc.double().square().mean(0), squares, rtol=1e-4, atol=1e-5
-    )  # float32, also of variance
-    assert kl(loc, scale).mean(0).sum() >= 0.5 * squares.sum() * (1 - 1e-4)
+    squares = gamma**2 + head.bias.double().square()
+    torch.testing.assert_close(loc.double().square().mean(0), squares, rtol=1e-3, atol=0)  # float32, also of variance
+    assert kl(loc, scale).mean(0).sum() >= 0.5 * squares.sum() * (1 - 1e-3)
 
 
 def test_a_collapsed_scale_and_bias_leave_exactly_the_floor() -> None:
     loc, scale = BatchNormHead(WIDTH, SIZE, 0.6)(torch.randn(50, WIDTH))  # at the start the scale is 1 and the bias 0
-    torch.testing.assert_close(kl(loc, scale).mean(0).sum().item(), SIZE * 0.6**2 / 2, rtol=1e-3, atol=0)  # eps again
+    torch.testing.assert_close(kl(loc, scale).mean(0).sum().item(), SIZE * 0.6**2 / 2, rtol=1e-5, atol=0)
 
 
 def test_a_document_in_training_alone_is_normalised_by_the_running_statistics() -> None:
