@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_nlp.data.batches import PairBatch, TextBatch
 from pyro_nlp.distributions import WordSequence, Written
-from pyro_nlp.distributions.written import allowed_lengths, is_padding, known_compressions
+from pyro_nlp.distributions.written import allowed_lengths, check_lengths, is_padding, known_compressions
 from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder, StateEncoder, pool
 from pyro_nlp.nn.language_model import LanguageModel
 
@@ -36,7 +36,7 @@ class SentenceCompression(PyroModule):
         decoder: `decoder(vocabulary, encoder.width)` gives the states that s is read from.
         width: size of the layer under the words.
         ratio: words of c to those of s, in (0, 1], rounded up; None for a length that is learnt. As of the guide.
-        longest: words of a c of learnt length at most. As of the guide.
+        longest: words of a c of learnt length at most, or those of s where they are fewer. As of the guide.
         dropout: rate on the layer under the words.
     """
 
@@ -55,6 +55,7 @@ class SentenceCompression(PyroModule):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_lengths("SentenceCompression", ratio, longest)
         self.ratio, self.longest = ratio, longest
         self.prior = LanguageModel(prior(vocabulary, 0), vocabulary)
         self.encoder = encoder(vocabulary)
@@ -68,9 +69,9 @@ class SentenceCompression(PyroModule):
     def forward(self, batch: PairBatch) -> None:
         source = batch.first.mask[batch.group]
         known = known_compressions(batch, self.training)
-        longest, lengths = allowed_lengths(batch, self.ratio, self.longest, known)
+        longest, lengths, most = allowed_lengths(batch, self.ratio, self.longest, known)
         with batch.documents():
-            c = pyro.sample("c", Written(self.prior, len(batch), longest, lengths))
+            c = pyro.sample("c", Written(self.prior, len(batch), longest, lengths, most=most))
             hidden = self.rewrite(c, batch.first.inputs[batch.group])
             pyro.sample("s", WordSequence(hidden, self.head, source), obs=batch.first.targets[batch.group])
 

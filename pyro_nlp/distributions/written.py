@@ -17,6 +17,10 @@ OUT_OF_REACH = -1e4
 """A logit whose exponential is 0 in float32, and has a gradient all the same."""
 
 
+ROUNDING = 1e-9
+"""0.6 of 25 words is 15, and a little more in floating point."""
+
+
 class Writer(ABC):
     """What says of every next word how likely it is.
 
@@ -98,6 +102,7 @@ class Written(TorchDistribution):
         batch: B.
         longest: words of a sequence at most, its end not counted; with `lengths` their maximum, or more.
         lengths: words of each sequence, its end not counted, `[B]`; None where the writer decides.
+        most: where it decides, words of each at most, `[B]`; None for `longest`.
         known: sequences that are given, `[B, M]`, and for which documents, bool `[B]`: there draws are the given
             sequence and its probability is one.
 
@@ -116,10 +121,12 @@ class Written(TorchDistribution):
         lengths: Tensor | None = None,
         known: tuple[Tensor, Tensor] | None = None,
         batch_shape: torch.Size | None = None,
+        most: Tensor | None = None,
     ) -> None:
         if longest < 1 or (lengths is not None and not 1 <= int(lengths.min()) <= int(lengths.max()) <= longest):
             raise ValueError(f"lengths are 1 to longest, which is {longest}; found {lengths}")
         self.writer, self.batch, self.longest, self.lengths, self.known = writer, batch, longest, lengths, known
+        self.most = most
         left = torch.Size([batch]) if batch_shape is None else batch_shape
         super().__init__(left, torch.Size([longest + 1]), validate_args=False)
 
@@ -128,7 +135,8 @@ class Written(TorchDistribution):
         return constraints.independent(constraints.nonnegative_integer, 1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Written:
-        return Written(self.writer, self.batch, self.longest, self.lengths, self.known, torch.Size(batch_shape))
+        left = torch.Size(batch_shape)
+        return Written(self.writer, self.batch, self.longest, self.lengths, self.known, left, self.most)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         with torch.no_grad():
@@ -222,7 +230,7 @@ class Written(TorchDistribution):
         """Of `count` positions from `first` on, `[J]` or `[B, J]`."""
         place = torch.arange(first, first + count, device=self.writer.device)
         if self.lengths is None:
-            return Ends(place > 0, place == self.longest)
+            return Ends(place > 0, place == (self.longest if self.most is None else self.most[:, None]))
         at_end = place == self.lengths[:, None]
         return Ends(at_end, at_end)
 
@@ -244,29 +252,43 @@ def rows_of(words: Tensor) -> tuple[torch.Size, Tensor]:
     return words.shape, words.flatten()
 
 
-def allowed_lengths(
-    batch: PairBatch, ratio: float | None, longest: int, known: Tensor | None
-) -> tuple[int, Tensor | None]:
-    """Words of a compression at most, and of each where they are fixed, `[B]`; a known one has its own.
+class Lengths(NamedTuple):
+    """What `Written` is told of lengths: words of a sequence at most, of each where they are fixed, and of each at most
+    where they are not, `[B]`."""
+
+    longest: int
+    lengths: Tensor | None
+    most: Tensor | None
+
+
+def check_lengths(who: str, ratio: float | None, longest: int) -> None:
+    """Refuse what `allowed_lengths` cannot keep to; `who` takes the arguments."""
+    if ratio is not None and not 0 < ratio <= 1:
+        raise ValueError(
+            f"{who}: ratio is {ratio}; it is the share of words that are kept, above 0 and at most 1, or null for a "
+            "length that is learnt"
+        )
+    if longest < 1:
+        raise ValueError(f"{who}: longest is {longest}; a compression of learnt length has at least one word")
+
+
+def allowed_lengths(batch: PairBatch, ratio: float | None, longest: int, known: Tensor | None) -> Lengths:
+    """How long compressions are, or may be: no longer than their sources, and a known one has its own length.
 
     Args:
         batch: its first texts are the sources.
         ratio: words of a compression to those of its source, rounded up; None for lengths that are not fixed.
         longest: of compressions of no fixed length.
         known: for which documents the second text is the compression, bool `[B]`; None for no document.
-
-    Raises:
-        ValueError: a ratio outside (0, 1].
     """
-    if ratio is not None and not 0 < ratio <= 1:
-        raise ValueError(f"ratio is the share of words that are kept, above 0 and at most 1, not {ratio}")
-    own = batch.second.lengths - 1
-    known = torch.zeros_like(own, dtype=torch.bool) if known is None else known
+    words, own = batch.first.lengths[batch.group] - 1, batch.second.lengths - 1
+    own = own.masked_fill(~known, 0) if known is not None else torch.zeros_like(own)
     if ratio is None:
-        return max(longest, int(own.masked_fill(~known, 0).max())), None
-    words = batch.first.lengths[batch.group] - 1
-    lengths = torch.where(known, own, (words * ratio).ceil().long().clamp(min=1))
-    return int(lengths.max()), lengths
+        most = words.clamp(min=1, max=longest).maximum(own)
+        return Lengths(max(longest, int(own.max())), None, most)
+    share = (words.double() * ratio - ROUNDING).ceil().long().clamp(min=1)
+    lengths = share if known is None else torch.where(known, own, share)
+    return Lengths(int(lengths.max()), lengths, None)
 
 
 def known_compressions(batch: PairBatch, training: bool) -> Tensor | None:

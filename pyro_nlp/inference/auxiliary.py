@@ -148,7 +148,8 @@ class KnownSequences(Auxiliary):
         longest = max(q.longest, int(lengths.max()))
         everything = torch.ones_like(lengths, dtype=torch.bool)
         known = given_sequences(batch, longest, everything)
-        fresh = Written(q.writer, q.batch, longest, None if q.lengths is None else lengths, known)
+        most = None if q.most is None else q.most.maximum(lengths)
+        fresh = Written(q.writer, q.batch, longest, None if q.lengths is None else lengths, known, most=most)
         weight = 1.0 if isinstance(self.weight, Schedule) else self.weight
         return -weight * fresh.log_known().mean()
 

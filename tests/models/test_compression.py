@@ -16,6 +16,7 @@ from pyro_nlp.data.batches import EOS, PAD, PairBatch
 from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.data.pairs import PairSplit
 from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.distributions.written import OUT_OF_REACH, allowed_lengths
 from pyro_nlp.evaluation import evaluate, importance_nll
 from pyro_nlp.guides.pointer import PointerGuide
 from pyro_nlp.inference import (
@@ -50,6 +51,10 @@ def pairs(labels: list[int] | None, count: int = 3) -> PairSplit:
         for low, high in ((2, 5), (1, 3))
     )
     return PairSplit(first, second, np.arange(count), None if labels is None else np.array(labels))
+
+
+def text(*lengths: int) -> TextSplit:
+    return TextSplit.from_sentences([np.full(length, 4) for length in lengths])
 
 
 def programs(ratio: float | None = 0.5, free: bool = False) -> tuple[Any, Any]:
@@ -244,7 +249,7 @@ def test_a_baseline_learns_from_words_and_not_from_padding() -> None:
 
 
 def replace_known(q: Any) -> Any:
-    return type(q)(q.writer, q.batch, q.longest, q.lengths)
+    return type(q)(q.writer, q.batch, q.longest, q.lengths, most=q.most)
 
 
 @pytest.mark.parametrize("bound", [IWAE(4), WakeSleep(4)], ids=["IWAE", "wake"])
@@ -268,7 +273,27 @@ def test_evaluation_knows_the_latent_sentence_by_its_kl() -> None:
 
 
 def test_a_ratio_outside_its_range_is_refused() -> None:
-    for ratio in (0.0, 1.5):
-        model, guide = programs(ratio)
-        with pytest.raises(ValueError, match="ratio is the share of words that are kept, above 0 and at most 1"):
-            terms(model, guide, whole(pairs(None)))
+    for ratio in (0.0, 1.5, float("nan")):
+        for who in (SentenceCompression, PointerGuide):
+            with pytest.raises(ValueError, match=f"{who.__name__}: ratio is {ratio}; it is the share of words"):
+                who(WORDS, ratio=ratio)
+    with pytest.raises(ValueError, match="PointerGuide: longest is 0; a compression of learnt length"):
+        PointerGuide(WORDS, ratio=None, longest=0)
+
+
+@pytest.mark.parametrize(("ratio", "words", "kept"), [(0.6, 25, 15), (0.3, 50, 15), (0.4, 11, 5), (0.01, 3, 1)])
+def test_a_share_of_words_is_rounded_up_and_no_further(ratio: float, words: int, kept: int) -> None:
+    split = PairSplit(text(words), text(1), np.arange(1), np.array([-1]))
+    assert allowed_lengths(whole(split), ratio, 20, None).lengths.tolist() == [kept]
+
+
+def test_a_compression_of_learnt_length_is_no_longer_than_its_source() -> None:
+    model, guide = programs(None, True)
+    model.longest = guide.longest = 4
+    split = PairSplit(text(1, 3, 9), text(1, 1, 1), np.arange(3), np.array([-1, -1, -1]))
+    found = terms(model, guide, whole(split), particles=200)
+    lengths = (found.sites["c"].value != PAD).sum(-1) - 1
+    assert lengths.amax(0).tolist() == [1, 3, 4]
+    assert found.sites["c"].log_p.min() > OUT_OF_REACH / 2  # the model agrees
+    given = PairSplit(text(1, 3, 9), text(2, 1, 5), np.arange(3))  # a longer one that is known is as long as it is
+    assert terms(model.train(), guide.train(), whole(given)).sites["c"].q.log_known().min() > OUT_OF_REACH / 2
