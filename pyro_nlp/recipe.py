@@ -7,6 +7,7 @@ schema. Classes of the zoo are named by their short name, anybody's by dotted pa
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import pkgutil
 import sys
@@ -28,6 +29,7 @@ import pyro_nlp.guides
 import pyro_nlp.models
 from pyro_nlp.data.corpus import Corpus, CorpusError
 from pyro_nlp.data.splits import Split, VectorSplit
+from pyro_nlp.data.text import TextCorpus
 from pyro_nlp.inference.compiling import meet
 from pyro_nlp.inference.estimators import Marginalize
 from pyro_nlp.inference.fit import Run
@@ -35,7 +37,7 @@ from pyro_nlp.inference.folder import RunError, RunFolder
 from pyro_nlp.inference.strategy import Strategy
 from pyro_nlp.inference.training import Training
 from pyro_nlp.nn import meet_corpus
-from pyro_nlp.recipe_errors import RecipeError, explain, raised_by_constructor, read_yaml, suggest
+from pyro_nlp.recipe_errors import RecipeError, explain, named_class, raised_by_constructor, read_yaml, suggest
 from pyro_nlp.recipe_strategies import named, read_strategy
 
 SECTIONS = ("model", "guide", "corpus", "strategy", "training", "seed")
@@ -150,7 +152,7 @@ def read(
     _refuse_sizes(overrides)
     made, where = parser(), path.name if strategy is None else f"{path.name} with the strategy {strategy}"
     try:
-        config = made.parse_args([f"--config={yaml.safe_dump(content)}", *_own_file(overrides)])
+        config = made.parse_args([f"--config={yaml.safe_dump(content)}", *_own_file(overrides, content)])
     except Exception as error:
         raise RecipeError(f"{where}: {explain(error, made)}") from (error if isinstance(error, OSError) else None)
     _refuse_wrong_kind(config, path.name)
@@ -392,10 +394,20 @@ def _refuse_unshared(content: dict[str, Any], overrides: Sequence[str], config: 
             raise RecipeError(f"{name}: guide.{shared} follows model.{shared} ({own}): leave it out")
 
 
-def _own_file(overrides: Sequence[str]) -> list[str]:
-    """`--corpus.path my.txt` alone means a plain text file: name the class that reads it."""
+def _own_file(overrides: Sequence[str], content: Mapping[str, Any]) -> list[str]:
+    """`--corpus.path my.txt` alone means a plain text file, where the recipe reads sentences or has no path: name the
+    class that reads it."""
     names = [argument.split("=")[0] for argument in overrides]
-    return (["--corpus", "TextFile"] if "--corpus.path" in names and "--corpus" not in names else []) + list(overrides)
+    plain = "--corpus.path" in names and "--corpus" not in names and not _has_other_path(content.get("corpus"))
+    return (["--corpus", "TextFile"] if plain else []) + list(overrides)
+
+
+def _has_other_path(corpus: Any) -> bool:
+    """Whether a recipe's corpus has a path that is not one of sentences: pairs, counts, trees."""
+    found = named_class(corpus.get("class_path") if isinstance(corpus, dict) else corpus)
+    if found is None or issubclass(found, TextCorpus):
+        return False
+    return "path" in inspect.signature(found).parameters
 
 
 def _resolved(config: Namespace, made: ArgumentParser, corpus: Corpus, stated: dict[str, int], name: str) -> str:
@@ -420,8 +432,6 @@ def _resolved(config: Namespace, made: ArgumentParser, corpus: Corpus, stated: d
 
 
 def _arguments(class_path: str) -> set[str]:
-    import inspect
-
     module, _, name = class_path.rpartition(".")
     return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
 

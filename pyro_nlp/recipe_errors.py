@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,17 @@ def _classes() -> dict[str, type]:
         for name, found in vars(module).items()
         if isinstance(found, type) and found.__module__.startswith("pyro_nlp") and not name.startswith("_")
     }
+
+
+def named_class(name: object) -> type | None:
+    """The class of a short name of the zoo, or of anybody's dotted path; None where there is none."""
+    module, _, short = str(name).rpartition(".")
+    if not module:
+        return _classes().get(short)
+    with suppress(ImportError):
+        found = getattr(importlib.import_module(module), short, None)
+        return found if isinstance(found, type) else None
+    return None
 
 
 def _holder(text: str) -> str | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -162,7 +163,7 @@ class Kept(NamedTuple):
         precision: share of the positions kept that the reference keeps; 0 where none is.
         recall: share of the reference's positions that were kept; 0 where it has none.
         f1: their harmonic mean.
-        added: words of the candidate that stand at no position.
+        added: words of the candidate that the source does not have, or not so often.
     """
 
     precision: float
@@ -177,7 +178,8 @@ def kept_tokens(source: Sequence[Hashable], candidate: Sequence[Hashable], refer
     Candidate and reference are each laid on the source by `data.compression.align`: a subsequence from left to right,
     each word at the first place after the one before; another text by its longest part that is a subsequence. Both
     follow one rule, so equal texts keep equal positions, whichever of two equal words was meant. Words that are not in
-    the source have no position and are `added`: precision does not suffer from them, ROUGE does.
+    the source are `added`; they have no position, and neither have words out of their order: precision does not suffer
+    from them, ROUGE does.
 
     Example:
         >>> kept_tokens("a big dog sat down".split(), "a dog sat".split(), "dog sat down".split()).f1.__round__(2)
@@ -189,7 +191,8 @@ def kept_tokens(source: Sequence[Hashable], candidate: Sequence[Hashable], refer
     kept, wanted = align(source, candidate), align(source, reference)
     both = len(set(kept) & set(wanted))
     precision, recall = both / max(1, len(kept)), both / max(1, len(wanted))
-    return Kept(precision, recall, 2 * both / max(1, len(kept) + len(wanted)), len(candidate) - len(kept))
+    added = (Counter(candidate) - Counter(source)).total()
+    return Kept(precision, recall, 2 * both / max(1, len(kept) + len(wanted)), added)
 
 
 def keeping(texts: Sequence[Summarised], candidates: Sequence[str]) -> tuple[list[Kept], np.ndarray, float]:

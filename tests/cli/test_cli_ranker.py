@@ -165,3 +165,8 @@ def test_a_corpus_that_a_model_does_not_read_is_refused_in_a_line(cli: CommandLi
     assert sentences.failed().startswith(
         "NASMGuide reads pairs of texts (PairBatch), and TextFile (my) gives sentences"
     )
+
+
+def test_another_path_of_a_corpus_of_pairs_is_one_of_pairs(cli: CommandLine, asked: Path) -> None:
+    cli("check", "nasm.yaml", "--corpus.path", "answers.tsv", cwd=asked).worked()
+    assert cli("check", "nasm.yaml", "--corpus.path", "none.tsv", cwd=asked).failed().startswith("none.tsv")

@@ -198,7 +198,7 @@ def test_kept_words_are_scored_as_by_enumeration() -> None:
             assert found.recall == (right / len(wanted) if wanted else 0)
             p, r = found.precision, found.recall
             assert found.f1 == pytest.approx(2 * p * r / (p + r) if right else 0)
-            assert found.added == len(candidate) - len(kept)
+            assert found.added == sum(max(0, candidate.count(w) - source.count(w)) for w in set(candidate))
 
 
 def test_equal_texts_keep_equal_positions_whichever_word_was_meant() -> None:
@@ -206,6 +206,7 @@ def test_equal_texts_keep_equal_positions_whichever_word_was_meant() -> None:
     assert kept_tokens(source, ["the", "dog"], ["the", "dog"]) == (1, 1, 1, 0)
     assert kept_tokens(source, ["the", "mouse", "saw"], ["the", "cat", "saw"]) == (1, 2 / 3, pytest.approx(0.8), 1)
     assert kept_tokens(source, [], ["dog"]) == (0, 0, 0, 0)
+    assert kept_tokens(source, ["dog", "cat", "dog"], ["dog"]).added == 1  # words out of their order are the source's
 
 
 # leads
