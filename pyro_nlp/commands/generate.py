@@ -16,7 +16,7 @@ from pyro_nlp.commands import rank as ranking
 from pyro_nlp.commands import topics as topic_kinds
 from pyro_nlp.commands.options import positive, temperature, two_or_more
 from pyro_nlp.commands.output import OUT
-from pyro_nlp.data.batches import TextBatch
+from pyro_nlp.data.batches import UNK, TextBatch
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.tokenise import detokenise
 from pyro_nlp.evaluation import analogy, impute, interpolate, is_topic_model, reconstruct, sample_prior
@@ -162,12 +162,16 @@ def _refuse_unread(options: argparse.Namespace, what: list[str]) -> None:
 
 def _sentences(options: argparse.Namespace, corpus: Any, count: int) -> TextSplit:
     """The user's sentences, or test sentences of middling length, with what is known of their classes."""
-    if options.sentence:
-        unread = [s for s in options.sentence if not corpus.tokenise(s)]
-        if unread:
-            raise ValueError(f"no word in --sentence {unread[0]!r}")
-        return TextSplit.from_sentences([corpus.vocabulary.encode(corpus.tokenise(s)) for s in options.sentence])
     split: TextSplit = corpus.test
+    if options.sentence:
+        ids = [corpus.vocabulary.encode(corpus.tokenise(sentence)) for sentence in options.sentence]
+        for sentence, words in zip(options.sentence, ids, strict=True):
+            if not (words != UNK).any():
+                as_here = " ".join(corpus.vocabulary.decode(split.words(0)))
+                raise ValueError(
+                    f"no known word in --sentence {sentence!r}; write as the corpus does, as in: {as_here}"
+                )
+        return TextSplit.from_sentences(ids)
     middling = np.flatnonzero((split.lengths >= 6) & (split.lengths <= 12))
     rows = np.random.default_rng(options.seed).permutation(middling if len(middling) >= count else len(split))[:count]
     return split.take(rows)

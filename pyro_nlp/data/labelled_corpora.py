@@ -12,7 +12,7 @@ from pyro_nlp.data.corpus import CorpusError
 from pyro_nlp.data.files import locate, read_lines
 from pyro_nlp.data.sentiment_trees import Phrase, read_phrases
 from pyro_nlp.data.text import TEST, TRAIN, VALID, Sentence, TextCorpus, check_limits, cut
-from pyro_nlp.data.tokenise import whitespace
+from pyro_nlp.data.tokenise import lowered_marks, lowered_treebank
 
 POLES = ("negative", "positive")
 FIVE = ("very negative", "negative", "neutral", "positive", "very positive")
@@ -22,7 +22,7 @@ class LabelledCorpus(TextCorpus):
     """Sentences with a class that keep their texts."""
 
     attribute = "sentiment"
-    tokenise = staticmethod(whitespace)
+    tokenise = staticmethod(lowered_treebank)
 
     @abstractmethod
     def __init__(self) -> None:
@@ -121,6 +121,7 @@ class Polarity(LabelledCorpus):
     """
 
     reference = "Pang and Lee 2005, Seeing stars: exploiting class relationships for sentiment categorization"
+    tokenise = staticmethod(lowered_marks)
 
     def __init__(self, path: str | None = None, min_count: int = 1, encoding: str = "utf-8") -> None:
         folder = locate(path or "polarity")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +12,8 @@ from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.text import TextCorpus
 from pyro_nlp.data.vocabulary import SPECIAL, Vocabulary
 
-_UNKNOWN = re.compile(f"({re.escape(SPECIAL[UNK])})")
+_UNKNOWN = "unknownxword"
+"""In place of `<unk>`: in no vocabulary, and a word to every tokeniser."""
 
 
 def normalised(sentence: str) -> str:
@@ -107,12 +107,8 @@ def reread(texts: Iterable[str], corpus: TextCorpus, labels: Sequence[int] | np.
         corpus: whose model is to read them.
         labels: class of each, by the names of `corpus`; None where it is not known.
     """
-    unknown = SPECIAL[UNK]
-    words = []
-    for text in texts:
-        pieces = [[unknown] if piece == unknown else corpus.tokenise(piece) for piece in _UNKNOWN.split(text)]
-        words.append(corpus.vocabulary.encode([word for piece in pieces for word in piece]))
-    return TextSplit.from_sentences(words, labels)
+    words = (corpus.tokenise(text.replace(SPECIAL[UNK], _UNKNOWN)) for text in texts)
+    return TextSplit.from_sentences([corpus.vocabulary.encode(sentence) for sentence in words], labels)
 
 
 def recode(split: TextSplit, source: Vocabulary, target: Vocabulary) -> TextSplit:

@@ -75,20 +75,22 @@ def lowered(text: str) -> list[str]:
     return text.lower().split()
 
 
-_TREEBANK = tuple(
-    (re.compile(pattern, re.IGNORECASE), to)
-    for pattern, to in (
-        (r'(^|[\s(\[{<])"', r"\1 `` "),
-        (r'"', " '' "),
-        (r"(``|\.{3,}|--+)", r" \1 "),
-        (r"(?<!')''(?!')", " '' "),
-        (r"([,:])(?!\d)|(?<!\d)([,:])", r" \1\2 "),
-        (r"([;@#$%&?!\[\](){}<>])", r" \1 "),
-        (r"(?<![.\s])\.(?=[\])}>'\s]*$)", " . "),
-        (r"(?<=[^'\s])'(?=\s|$)", " ' "),
-        (r"(?<=[^'\s])('s|'m|'d|'ll|'re|'ve|n't)(?!\w)", r" \1 "),
-        (r"\b(can)(not)\b", r"\1 \2"),
-    )
+def _rules(*pairs: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(pattern, re.IGNORECASE), to) for pattern, to in pairs)
+
+
+_QUOTES = _rules((r'(^|[\s(\[{<])"', r"\1 `` "), (r'"', " '' "))
+_MARKS = _rules(
+    (r"(``|\.{3,}|--+)", r" \1 "),
+    (r"(?<!')''(?!')", " '' "),
+    (r"([,:])(?!\d)|(?<!\d)([,:])", r" \1\2 "),
+    (r"([;@#$%&?!\[\](){}<>])", r" \1 "),
+    (r"(?<![.\s])\.(?=[\])}>'\s]*$)", " . "),
+    (r"(?<=[^'\s])'(?=\s|$)", " ' "),
+)
+_CONTRACTIONS = _rules(
+    (r"(?<=[^'\s])('s|'m|'d|'ll|'re|'ve|n't)(?!\w)", r" \1 "),
+    (r"\b(can)(not)\b", r"\1 \2"),
 )
 
 
@@ -102,7 +104,26 @@ def treebank(text: str) -> list[str]:
         >>> treebank('He said: "It isn\'t Mr. Smith\'s."')
         ['He', 'said', ':', '``', 'It', 'is', "n't", 'Mr.', 'Smith', "'s", '.', "''"]
     """
-    for pattern, to in _TREEBANK:
+    return _ruled(text, (*_QUOTES, *_MARKS, *_CONTRACTIONS))
+
+
+def lowered_treebank(text: str) -> list[str]:
+    """The same, lower-cased: `SST` and `YelpStyle` are so."""
+    return treebank(text.lower())
+
+
+def lowered_marks(text: str) -> list[str]:
+    """The same, but that contractions are one word and `"` stays: `Polarity` is so.
+
+    Example:
+        >>> lowered_marks("It isn't Smith's.")
+        ['it', "isn't", "smith's", '.']
+    """
+    return _ruled(text.lower().replace('"', ' " '), _MARKS)
+
+
+def _ruled(text: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> list[str]:
+    for pattern, to in rules:
         text = pattern.sub(to, text)
     return text.split()
 

@@ -140,7 +140,7 @@ def test_a_run_is_not_judged_on_a_corpus_that_has_changed(cli: CommandLine, run:
             1,
             "an interpolation wants two sentences: give --sentence twice",
         ),
-        (("generate", "vae", "--what", "reconstructions", "--sentence", "  "), 1, "no word in --sentence '  '"),
+        (("generate", "vae", "--what", "reconstructions", "--sentence", "  "), 1, "no known word in --sentence '  '"),
         (("generate", "lm", "--what", "reconstructions"), 1, "SentenceLM has no latents: it writes samples and"),
         (("generate", "lm", "--what", "interpolations"), 1, "SentenceLM has no latents: it writes samples and"),
         (("generate", "lm", "--what", "analogies"), 1, "SentenceLM has no latents: it writes samples and"),

@@ -121,6 +121,10 @@ def test_its_user_orders_samples_and_transfers(cli: CommandLine, told: Path) -> 
             "reconstructions are not written to order",
         ),
         (("control", "--what", "samples", "--sentence", "it is bad"), "samples are not made of sentences"),
+        (
+            ("control", "--sentence", "GREAT!"),
+            "no known word in --sentence 'GREAT!'; write as the corpus does, as in: it",
+        ),
         (("lm", "--attribute", "label=1"), "SentenceLM has no attributes to write to order"),
     ],
 )

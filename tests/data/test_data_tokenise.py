@@ -1,6 +1,14 @@
 import pytest
 
-from pyro_nlp.data.tokenise import choose_tokeniser, detokenise, treebank, whitespace, words
+from pyro_nlp.data.tokenise import (
+    choose_tokeniser,
+    detokenise,
+    lowered_marks,
+    lowered_treebank,
+    treebank,
+    whitespace,
+    words,
+)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +74,11 @@ def test_detokenise_prints_like_text(line: str) -> None:
 def test_treebank_words(text: str, expected: str) -> None:
     assert treebank(text) == expected.split()
     assert treebank(expected) == expected.split()
+
+
+def test_a_typed_sentence_is_read_as_corpora_of_lower_cased_words_are() -> None:
+    typed = "It isn't \"Mr. Smith's\", is it?"
+    assert " ".join(lowered_treebank(typed)) == "it is n't `` mr. smith 's '' , is it ?"
+    assert " ".join(lowered_marks(typed)) == "it isn't \" mr. smith's \" , is it ?"
+    for read in (lowered_treebank, lowered_marks):
+        assert read(" ".join(read(typed))) == read(typed)

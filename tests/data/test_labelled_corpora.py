@@ -13,6 +13,7 @@ from pyro_nlp.data import (
     CorpusError,
     LabelledLines,
     Polarity,
+    TextCorpus,
     TextSplit,
     YelpStyle,
     class_counts,
@@ -146,6 +147,13 @@ def test_another_corpus_is_read_by_the_vocabulary_of_the_model(write: Write) -> 
     assert corpus.vocabulary.decode(split.words(0)) == ["good", "<unk>", "film"] and split.labels is not None
     again = recode(split, corpus.vocabulary, corpus.vocabulary)
     assert again.words(0) == split.words(0) and split.words(0)[1] == UNK and again.labels is None
+
+
+@pytest.mark.parametrize(
+    ("corpus", "read"), [(SST, "it is n't ."), (YelpStyle, "it is n't ."), (Polarity, "it isn't .")]
+)
+def test_a_typed_sentence_is_read_as_the_corpus_was_tokenised(corpus: type[TextCorpus], read: str) -> None:
+    assert corpus.tokenise("It isn't.") == read.split()
 
 
 def test_an_unknown_word_is_read_as_one(write: Write) -> None:
