@@ -133,7 +133,8 @@ class Evaluation:
             rows["perplexity, mean over documents"] = f"{self.perplexity_per_document:.2f}"
         rows["reconstruction"] = f"{self.reconstruction:.2f}"
         for name, site in self.latents.items():
-            rows[f"KL of {name}"] = f"{site.kl:.2f}"
+            if self.likelihood is not None:
+                rows[f"KL of {name}"] = f"{site.kl:.2f}"
             if site.dimensions:
                 rows[f"active units of {name}"] = f"{site.active_units} of {site.dimensions}"
             mi = site.mutual_information

@@ -63,8 +63,8 @@ class LSTMDecoder(Decoder):
         layers: recurrent layers; z initialises all of them.
         input_dropout: rate on word vectors.
         output_dropout: rate on states.
-        skip: put z beside every state too, a path of its own to the words (Dieng et al. 2019, arXiv:1807.04863); D
-            grows by `latent`.
+        skip: put z beside the input of every layer and every state too, a path of its own to the words (Dieng et al.
+            2019, arXiv:1807.04863); D grows by `latent`.
     """
 
     cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM
@@ -84,7 +84,11 @@ class LSTMDecoder(Decoder):
         self.width, self.layers = width + latent * skip, layers
         self.hidden, self.skip = width, skip
         self.words = word_vectors(vocabulary, embedding)
-        self.network = self.cell(embedding + latent, width, layers, batch_first=True)
+        # a network of many layers reads z at the bottom alone
+        self.network = self.cell(embedding + latent, width, 1 if skip else layers, batch_first=True)
+        self.above = nn.ModuleList(
+            self.cell(width + latent, width, batch_first=True) for _ in range(layers - 1 if skip else 0)
+        )
         self.initial = nn.Linear(latent, layers * width, bias=False) if latent else None
         self.input_dropout, self.output_dropout = nn.Dropout(input_dropout), nn.Dropout(output_dropout)
 
@@ -117,23 +121,26 @@ class LSTMDecoder(Decoder):
         else:
             c = self.initial(z).view(-1, self.layers, self.hidden).transpose(0, 1).contiguous()
             h = c.tanh()
-        return [h, c] if isinstance(self.network, nn.LSTM) else [h]
+        return [h, c] if self.cell is nn.LSTM else [h]
 
     def _beside(self, hidden: Tensor, z: Tensor) -> Tensor:
         """States `[rows, T, D]` of hidden ones `[rows, T, hidden]`."""
         hidden = self.output_dropout(hidden)
-        if not self.skip:
-            return hidden
-        return torch.cat([hidden, z[:, None].to(hidden.dtype).expand(-1, hidden.shape[1], -1)], -1)
+        return self._with(z, hidden) if self.skip else hidden
+
+    def _with(self, z: Tensor, vectors: Tensor) -> Tensor:
+        """z `[rows, latent]` beside vectors `[rows, T, D]`."""
+        return torch.cat([vectors, z[:, None].to(vectors.dtype).expand(-1, vectors.shape[1], -1)], -1)
 
     def _read(self, words: Tensor, z: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        if self.latent:
-            words = torch.cat([words, z[:, None].to(words.dtype).expand(-1, words.shape[1], -1)], -1)
-        if isinstance(self.network, nn.LSTM):
-            hidden, last = self.network(words, (memory[0], memory[1]))
-            return hidden, list(last)
-        hidden, last = self.network(words, memory[0])
-        return hidden, [last]
+        hidden, after = words, []
+        for network, *before in zip(
+            (self.network, *self.above), *(m.split(self.network.num_layers) for m in memory), strict=True
+        ):
+            inputs = self._with(z, hidden) if self.latent else hidden
+            hidden, last = network(inputs, tuple(before) if self.cell is nn.LSTM else before[0])
+            after.append(last if self.cell is nn.LSTM else (last,))
+        return hidden, [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*after, strict=True)]
 
 
 class GRUDecoder(LSTMDecoder):

@@ -106,7 +106,7 @@ def test_a_recipe_of_the_laboratory_differs_from_the_others_in_what_it_says_alon
     training = config.training
     assert (training.epochs, training.batch_size, training.clip, training.precision) == (100, 32, 5.0, "bf16")
     assert training.optimizer.init_args.learning_rate == 0.001
-    assert (training.plateau.patience, training.plateau.factor, training.plateau.decays) == (2, 0.5, 5)
+    assert (training.plateau.patience, training.plateau.factor, training.plateau.decays) == (2, 0.5, 4)
     assert config.corpus.class_path.endswith("PTB")
 
 

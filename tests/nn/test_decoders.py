@@ -203,6 +203,19 @@ def test_dropout_acts_in_training_only(which: str) -> None:
     assert torch.equal(decoder(z, inputs), decoder(z, inputs))
 
 
+def test_every_layer_hears_of_z_by_itself() -> None:
+    decoder = make("GRU of two layers with z beside its states", LATENT)
+    z, inputs = torch.randn(BATCH, LATENT), words(BATCH)
+    with torch.no_grad():
+        # not through the first, the state before the first word, or past all of them
+        decoder.network.weight_ih_l0[:, -LATENT:] = 0
+            0  # not through the first, the state before the first word, or past all
+        )
+        decoder.initial.weight.zero_()
+        states = [decoder(code, inputs)[..., :-LATENT] for code in (z, z + 1)]
+    assert not torch.allclose(*states)
+
+
 @pytest.mark.parametrize("name", [n for n in DECODERS if n != "a user's, with the default step"])
 @every_latent
 def test_every_parameter_is_used(name: str, latent: int) -> None:
