@@ -209,8 +209,6 @@ def test_every_layer_hears_of_z_by_itself() -> None:
     with torch.no_grad():
         # not through the first, the state before the first word, or past all of them
         decoder.network.weight_ih_l0[:, -LATENT:] = 0
-            0  # not through the first, the state before the first word, or past all
-        )
         decoder.initial.weight.zero_()
         states = [decoder(code, inputs)[..., :-LATENT] for code in (z, z + 1)]
     assert not torch.allclose(*states)
