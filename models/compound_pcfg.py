@@ -20,6 +20,7 @@ from pyro_nlp.distributions.charts import Tree
 from pyro_nlp.distributions.emissions import Emissions
 from pyro_nlp.distributions.grammars import BLANK
 from pyro_nlp.distributions.pcfg import PCFG
+from pyro_nlp.nn.sizes import refuse_none
 
 
 class CompoundPCFG(PyroModule):
@@ -55,15 +56,20 @@ class CompoundPCFG(PyroModule):
         single_words: bool = False,
     ) -> None:
         super().__init__()
+        if latent < 1 and not isinstance(self, NeuralPCFG):
+            raise ValueError(
+                f"CompoundPCFG: latent is {latent}; a grammar without z and guide is NeuralPCFG"
+            )
+        refuse_none(self, nonterminals=nonterminals, preterminals=preterminals)
         symbols = nonterminals + preterminals
         self.latent, self.nonterminals = latent, nonterminals
         self.root_symbol = nn.Parameter(torch.empty(1, width))
         self.nonterminal_symbols = nn.Parameter(torch.empty(nonterminals, width))
         self.preterminal_symbols = nn.Parameter(torch.empty(preterminals, width))
         self.rules = nn.Linear(width, symbols**2)
-        self.root = Residual(width, latent)
+        self.root = _Residual(width, latent)
         self.root_head = nn.Linear(width, symbols if single_words else nonterminals)
-        self.words = Residual(width, latent)
+        self.words = _Residual(width, latent)
         self.words_head = nn.Linear(width, vocabulary)
         if latent:
             self.rules_of_code = nn.Linear(latent, symbols**2, bias=False)
@@ -177,7 +183,7 @@ class NeuralPCFG(CompoundPCFG):
         return None
 
 
-class Residual(nn.Module):
+class _Residual(nn.Module):
     """A linear layer over a symbol and z, and two residual layers of two linear ones with ReLU."""
 
     def __init__(self, width: int, latent: int) -> None:

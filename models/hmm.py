@@ -16,6 +16,7 @@ from pyro_nlp.distributions.chain_sum import clamp_tags
 from pyro_nlp.distributions.hidden_markov import HiddenMarkov, NextWord, Observed
 from pyro_nlp.distributions.labelled import refuse_more_tags, seen_tags
 from pyro_nlp.nn import Decoder, write
+from pyro_nlp.nn.sizes import refuse_none
 
 
 class HMM(PyroModule):
@@ -53,6 +54,7 @@ class HMM(PyroModule):
         supervision: float = 0.0,
     ) -> None:
         super().__init__()
+        refuse_none(self, states=states)
         self.states, self.supervision = states, supervision
         self.initial = nn.Parameter(transition_spread * torch.randn(states))
         self.transition = nn.Parameter(transition_spread * torch.randn(states, states))

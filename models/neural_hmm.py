@@ -15,6 +15,7 @@ from pyro_nlp.distributions.hidden_markov import HiddenMarkov, NextWord
 from pyro_nlp.distributions.labelled import refuse_more_tags, seen_tags
 from pyro_nlp.nn import Decoder, write
 from pyro_nlp.nn.chains import Emissions, StateTransitions, Transitions, WordEmissions
+from pyro_nlp.nn.sizes import refuse_none
 
 
 class NeuralHMM(PyroModule):
@@ -50,6 +51,7 @@ class NeuralHMM(PyroModule):
         supervision: float = 0.0,
     ) -> None:
         super().__init__()
+        refuse_none(self, states=states)
         self.states, self.supervision = states, supervision
         self.initial = nn.Parameter(0.1 * torch.randn(states))
         self.emissions, self.transitions = emissions(vocabulary, states), transitions(vocabulary, states)

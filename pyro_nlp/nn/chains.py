@@ -15,6 +15,7 @@ from pyro_nlp.distributions.chain_emissions import Emission, FactoredEmission
 from pyro_nlp.distributions.hidden_markov import Informed
 from pyro_nlp.distributions.moves import LowRank, Moves, SecondOrder, Varying
 from pyro_nlp.nn.decoders import Decoder, LSTMDecoder
+from pyro_nlp.nn.sizes import refuse_none
 from pyro_nlp.nn.spelling import CharacterCNN
 from pyro_nlp.nn.words import word_vectors
 
@@ -216,6 +217,7 @@ class LowRankTransitions(Transitions):
 
     def __init__(self, vocabulary: int, states: int, rank: int = 64, width: int = 64) -> None:
         super().__init__()
+        refuse_none(self, rank=rank)
         self.before, self.after = (nn.Parameter(torch.randn(states, width)) for _ in range(2))
         self.features = nn.Linear(width, rank, bias=False)
 

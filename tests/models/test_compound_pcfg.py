@@ -204,6 +204,13 @@ def test_a_sentence_of_one_word_is_an_error_or_has_a_probability(corpus: ParsedT
     assert terms(alone, None, short).log_likelihood.isfinite().all()
 
 
+def test_a_grammar_without_symbols_or_without_a_code_is_refused() -> None:
+    with pytest.raises(ValueError, match="CompoundPCFG: latent is 0; a grammar without z and guide is NeuralPCFG"):
+        CompoundPCFG(WIDTH, 0)
+    with pytest.raises(ValueError, match="NeuralPCFG: preterminals is 0; there is at least one"):
+        NeuralPCFG(WIDTH, preterminals=0)
+
+
 @pytest.fixture(scope="module")
 def cli() -> Iterator[CommandLine]:
     command_line = CommandLine()

@@ -311,6 +311,14 @@ def test_a_tag_set_larger_than_the_states_is_refused_with_both_numbers_and_the_c
     fit(kind(VOCABULARY, 1), None, Tagged(), None, Training(epochs=1, device="cpu"))  # none is seen: any number will do
 
 
+def test_no_states_and_no_rank_are_refused() -> None:
+    for kind in (HMM, NeuralHMM):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: states is 0; there is at least one"):
+            kind(VOCABULARY, 0)
+    with pytest.raises(ValueError, match="LowRankTransitions: rank is 0; there is at least one"):
+        LowRankTransitions(VOCABULARY, STATES, rank=0)
+
+
 def test_supervision_without_tags_or_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"supervision is 0\.5, but the corpus has no tags: choose one that has"):
         terms(HMM(VOCABULARY, STATES, supervision=0.5), None, some())
