@@ -67,7 +67,8 @@ def _evidence(found: Evaluation) -> list[str]:
         if found.likelihood is not None:
             lines.append(f"The KL of {name} is {site.kl:.2f} nats per document.")
         what = "dimensions" if site.mutual_information is None or site.dimensions > 1 else "variables"
-        lines.append(f"{site.active_units} of {site.dimensions} {what} of {name} vary between documents.")
+        if site.dimensions:
+            lines.append(f"{site.active_units} of {site.dimensions} {what} of {name} vary between documents.")
         if site.mutual_information is not None and found.likelihood is not None:
             mi = site.mutual_information
             lines.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
+from pyro_nlp.data.batches import PAD
 from pyro_nlp.data.splits import Split
 from pyro_nlp.distributions import Written
 from pyro_nlp.distributions.von_mises_fisher import VonMisesFisher, pairwise_log_density
@@ -224,21 +225,20 @@ def shuffled_rise(
     """How much worse documents are predicted from another document's z than from their own, in nats.
 
     Near zero, the decoder does not listen to z. Paired per document, one draw of z each, shuffled over the whole split.
-    None where documents have latents for each of their parts, or a sequence, which another document's cannot stand for.
+    None where documents have latents for each of their parts, which another document's cannot stand for.
     """
     count, plates = len(split), 1
     own, others = np.zeros(count), np.zeros(count)
-    drawn: dict[str, Tensor] = {}
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
     with judging(model, guide, seed):
         for rows, found in per_document(model, guide, split, 1, batch_size, marginal):
             own[rows] = as_float64(found.log_likelihood[0])
             plates = found.scope.plates
-            if any(own_plates(s.guide, plates) or isinstance(s.q, Written) for s in found.sites.values()):
+            if any(own_plates(s.guide, plates) for s in found.sites.values()):
                 return None
             for name, site in found.sites.items():
-                value = site.value[0].flatten(0, plates - 1)
-                store = drawn.setdefault(name, value.new_zeros(count, *value.shape[1:]))
-                store[torch.from_numpy(rows)] = value
+                parts.setdefault(name, []).append((torch.from_numpy(rows), site.value[0].flatten(0, plates - 1)))
+        drawn = {name: _whole(part) for name, part in parts.items()}
         # a random cycle: nobody keeps their own
         order = np.random.default_rng(seed).permutation(count)
         partner = np.empty(count, np.int64)
@@ -247,3 +247,13 @@ def shuffled_rise(
             given = {name: value[torch.from_numpy(partner[rows])][(None,) * plates] for name, value in drawn.items()}
             others[rows] = as_float64(terms(model, guide, batch, given=given, marginal=marginal).log_likelihood[0])
     return compare(own, others)
+
+
+def _whole(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Values of all documents out of those of some rows each; sequences are padded to the longest."""
+    count = sum(len(rows) for rows, _ in parts)
+    widest = [max(sizes) for sizes in zip(*(value.shape[1:] for _, value in parts), strict=True)]
+    made = parts[0][1].new_full((count, *widest), PAD)
+    for rows, value in parts:
+        made[(rows, *map(slice, value.shape[1:]))] = value
+    return made

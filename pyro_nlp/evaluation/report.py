@@ -84,9 +84,9 @@ class Evaluation:
     def collapsed(self) -> bool:
         """Whether there are latents that the model does not listen to: another document's do as well."""
         rise = self.shuffled_rise
-        if self._whole and rise is None:
-            return self.negative_elbo is not None and sum(site.kl for site in self.latents.values()) < IGNORED
-        return self._whole and rise is not None and rise.mean < max(IGNORED, 3 * rise.standard_error)
+        if rise is not None:
+            return rise.mean < max(IGNORED, 3 * rise.standard_error)
+        return self._whole and self.negative_elbo is not None and self._kl < IGNORED
 
     @property
     def _whole(self) -> bool:
@@ -98,22 +98,27 @@ class Evaluation:
         """A sentence on the use of the latents, with its evidence."""
         if not self.latents:
             return f"{', '.join(self.summed_out)} summed out exactly" if self.summed_out else "no latent variables"
-        kl = sum(site.kl for site in self.latents.values())
-        rise = (
-            "" if self.shuffled_rise is None else f", and another document's z costs {self.shuffled_rise.mean:.2f} nats"
-        )
+        kl, units, rise = self._kl, self._active(), ""
+        if self.shuffled_rise is not None:
+            rise = f", and another document's z costs {self.shuffled_rise.mean:.2f} nats"
         if self.collapsed:
             paid = "" if kl < IGNORED else ", paid for nothing"
-            return f"collapsed: KL {kl:.3f} nats{paid}, {self._active()} units active{rise}"
+            return f"collapsed: KL {kl:.3f} nats{paid}{units}{rise}"
         if self.likelihood is None:
             return f"a point per document, with no density{rise}"
-        if not self._whole:
+        if not self._whole and not rise:
             return f"sequences, known by their KL: {kl:.2f} nats"
-        return f"in use: KL {kl:.2f} nats, {self._active()} units active{rise}"
+        return f"in use: KL {kl:.2f} nats{units}{rise}"
+
+    @property
+    def _kl(self) -> float:
+        return sum(site.kl for site in self.latents.values())
 
     def _active(self) -> str:
+        """Of latents of a whole document; a sequence has no units."""
         sites = self.latents.values()
-        return f"{sum(s.active_units for s in sites)} of {sum(s.dimensions for s in sites)}"
+        found = f"{sum(s.active_units for s in sites)} of {sum(s.dimensions for s in sites)}"
+        return f", {found} units active" if self._whole else ""
 
     def rows(self) -> dict[str, str]:
         """Measure and value, as printed."""

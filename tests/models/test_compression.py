@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -267,9 +268,17 @@ def test_it_learns_under_bounds_of_many_particles_too(bound: Any) -> None:
     assert after.mean() < before.mean() - 1.0
 
 
-def test_evaluation_knows_the_latent_sentence_by_its_kl() -> None:
-    found = evaluate(*programs(None, True), pairs(None), samples=20)
-    assert found.latents["c"].kl > 0 and found.shuffled_rise is None and "known by their KL" in found.verdict
+def test_evaluation_asks_whether_the_source_is_rewritten_from_its_own_compression() -> None:
+    model, guide = programs(0.5)
+    guide.query.weight.data.zero_()  # any word may be pointed at, so that compressions tell sources apart
+    split = pairs(None, 60)
+    mute = copy.deepcopy(model)
+    for layer in (mute.of_source.weight, *mute.decoder.parameters()):
+        layer.data.zero_()
+    found, ignored = (evaluate(m, guide, split, samples=20) for m in (model, mute))
+    assert found.shuffled_rise is not None and found.latents["c"].kl > 0 and "units" not in found.verdict
+    assert ignored.shuffled_rise is not None and ignored.shuffled_rise.mean == pytest.approx(0.0, abs=1e-5)
+    assert ignored.collapsed and ignored.verdict.startswith("collapsed: KL ")
 
 
 def test_a_ratio_outside_its_range_is_refused() -> None:
