@@ -215,11 +215,12 @@ def read_headlines(path: str) -> list[Summarised]:
     """A test set of texts with one or several references: a JSON object on each line, `text` and `summaries`.
 
     Gigaword's headlines and DUC-2004 are stored so (`gigaword_test/gigaword.jsonl`, 1,951 with one reference each;
-    `duc2004/duc2004.jsonl`, 500 with four). Gigaword's are lower-cased, with `UNK` for rare words and `#` for digits.
+    `duc2004/duc2004.jsonl`, 500 with four). Gigaword's are words with spaces between them, lower-cased, with `UNK` for
+    rare ones and `#` for digits: `tokenise.lowered` reads them as they are, where `news_words` cuts `####` in four.
 
     Example:
-        >>> texts = read_headlines("duc2004/duc2004.jsonl")  # doctest: +SKIP
-        >>> split = headline_split(texts, corpus.vocabulary, corpus.tokenise)  # doctest: +SKIP
+        >>> texts = read_headlines("gigaword_test/gigaword.jsonl")  # doctest: +SKIP
+        >>> split = headline_split(texts, corpus.vocabulary, lowered)  # doctest: +SKIP
 
     Args:
         path: the file, in the working directory, in PYRO_NLP_DATA or absolute.
@@ -261,7 +262,8 @@ def headline_split(
 
     Args:
         texts: from `read_headlines`, or a corpus's `texts`.
-        vocabulary, tokenise: of the corpus that the model was trained on.
+        vocabulary: of the corpus that the model was trained on.
+        tokenise: of that corpus, for texts as they are written; `lowered` for those that were tokenised before.
         max_source: sources are cut at so many words; None for no bound.
 
     Raises:

@@ -17,12 +17,14 @@ from pyro_nlp.data import (
     ParagraphSummaries,
     Summarised,
     TextSplit,
+    Vocabulary,
     align,
     headline_split,
     hide,
     read_headlines,
 )
 from pyro_nlp.data.google_compression import JUDGED, news_words
+from pyro_nlp.data.tokenise import lowered
 
 Published = Callable[[str], str]
 Write = Callable[[str, str | bytes], Path]
@@ -228,6 +230,8 @@ def test_the_published_headlines_have_their_counts(published: Published) -> None
     assert len(gigaword) == 1_951 and {len(text.references) for text in gigaword} == {1}
     assert len(duc) == 500 and {len(text.references) for text in duc} == {4}
     assert gigaword[1].references == ("sri lanka closes schools as war escalates",)
+    split = headline_split(gigaword, Vocabulary([]), lowered)  # by their own words, not those of news
+    assert split.first.lengths.sum() - len(split) == sum(len(text.source.split()) for text in gigaword) == 57_938
 
 
 def test_headlines_are_read_in_a_trained_vocabulary(google: Callable[..., str], write: Write) -> None:

@@ -47,7 +47,7 @@ CASES = {
     "not closed": ("((NN a))\n(S (NN b)\n (NN c)", r"bad\.mrg: the tree that begins on line 2 is not closed; repair"),
     "merged": (
         "((NN a))\n(S (NN b)\n(S (NN c)))\n",
-        r"bad\.mrg: line 3 begins a tree, and that of line 2 is not closed; repair the brackets of that tree, or indent",
+        r"bad\.mrg: line 3 begins a tree, and that of line 2 is not closed; repair the brackets of that tree, or ind",
     ),
     "in a leaf": ("((NN a))\n(S (NN dog (VB ran)))", r"bad\.mrg: line 2: '\(' follows the word 'dog'; each word is a"),
     "no word": ("((NN a)\n (NN))", r"bad\.mrg: line 2: \(NN\) has no word; each word is a leaf"),
