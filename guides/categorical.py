@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 
 from pyro_nlp.data.batches import TextBatch
-from pyro_nlp.distributions.labelled import labelled, seen_labels
+from pyro_nlp.distributions.labelled import labelled, refuse_classes, seen_labels
 from pyro_nlp.nn import CategoricalHead, Encoder, LSTMEncoder
 
 
@@ -34,9 +35,13 @@ class CategoricalGuide(PyroModule):
         supervision: float = 0.0,
     ) -> None:
         super().__init__()
-        self.supervision = supervision
+        self.classes, self.supervision = classes, supervision
         self.encoder = encoder(vocabulary)
         self.posterior = CategoricalHead(self.encoder.width, classes)
+
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse labels that cannot teach the classes."""
+        refuse_classes(self, corpus, self.classes, self.supervision)
 
     def forward(self, batch: TextBatch) -> None:
         logits = self.posterior(self.encoder(batch))

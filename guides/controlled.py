@@ -12,8 +12,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import TextBatch
-from pyro_nlp.distributions.attributes import columns_of, refuse_attributes, refuse_unseen, seen_attribute
-from pyro_nlp.distributions.labelled import labelled
+from pyro_nlp.distributions.attributes import columns_of, refuse_attributes, seen_attribute
+from pyro_nlp.distributions.labelled import labelled, refuse_unseen
 from pyro_nlp.nn import CategoricalHead, CNNEncoder, Encoder, GaussianHead, LSTMEncoder
 
 
@@ -68,10 +68,12 @@ class ControlledGuide(PyroModule):
             pyro.sample("z", dist.Normal(loc, scale).to_event(1))
 
     def meet_corpus(self, corpus: Any) -> None:
-        """Find the attributes among those of the corpus; refuse one that is to be seen and is known of no document."""
-        self.columns.copy_(torch.tensor(columns_of(self.attributes, corpus)))
-        if self.supervision:
-            refuse_unseen(self.attributes, self.columns.tolist(), corpus)
+        """Find the attributes among those of the corpus; refuse one that is to be seen and has a class that is not."""
+        columns, train = columns_of(self.attributes, corpus), corpus.train
+        self.columns.copy_(torch.tensor(columns))
+        for name, column in zip(self.attributes if self.supervision else (), columns, strict=False):
+            labels = train.labels if train.attributes is None else train.attributes[:, column]
+            refuse_unseen(self, corpus, name, labels, corpus.attributes[name], self.supervision)
 
 
 class _Discriminator(nn.Module):

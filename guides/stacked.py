@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -10,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_nlp.data.batches import TextBatch
-from pyro_nlp.distributions.labelled import labelled, seen_labels
+from pyro_nlp.distributions.labelled import labelled, refuse_classes, seen_labels
 from pyro_nlp.nn import CategoricalHead, Encoder, GaussianHead, LSTMEncoder, cat
 
 
@@ -46,12 +47,16 @@ class StackedGuide(PyroModule):
         supervision: float = 0.0,
     ) -> None:
         super().__init__()
-        self.supervision = supervision
+        self.classes, self.supervision = classes, supervision
         self.sentence = _Sentence(vocabulary, latent, encoder)
         self.reading = nn.Sequential(nn.Linear(latent, width), nn.Softplus())
         self.classifier = CategoricalHead(width, classes)
         self.hidden = nn.Sequential(nn.Linear(latent + classes, width), nn.Softplus())
         self.posterior = GaussianHead(width, style)
+
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse labels that cannot teach the classes."""
+        refuse_classes(self, corpus, self.classes, self.supervision)
 
     def forward(self, batch: TextBatch) -> None:
         loc, scale = self.sentence.posterior(self.sentence.encoder(batch))

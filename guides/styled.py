@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 
 from pyro_nlp.data.batches import TextBatch
-from pyro_nlp.distributions.labelled import labelled, seen_labels
+from pyro_nlp.distributions.labelled import labelled, refuse_classes, seen_labels
 from pyro_nlp.nn import CategoricalHead, Encoder, GaussianHead, LSTMEncoder, cat
 
 
@@ -40,11 +41,15 @@ class StyledGuide(PyroModule):
         joint: bool = True,
     ) -> None:
         super().__init__()
-        self.supervision, self.joint = supervision, joint
+        self.classes, self.supervision, self.joint = classes, supervision, joint
         self.encoder = encoder(vocabulary)
         width = self.encoder.width
         self.classifier = CategoricalHead(width, classes)
         self.posterior = GaussianHead(width + classes if joint else width, latent)
+
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse labels that cannot teach the classes."""
+        refuse_classes(self, corpus, self.classes, self.supervision)
 
     def forward(self, batch: TextBatch) -> None:
         features = self.encoder(batch)

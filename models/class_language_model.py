@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_nlp.data.batches import TextBatch
 from pyro_nlp.distributions import WordSequence
 from pyro_nlp.distributions.class_sequence import ClassSequence, class_rows
-from pyro_nlp.distributions.labelled import labels_of, observe_class, seen_labels
+from pyro_nlp.distributions.labelled import labels_of, observe_class, refuse_classes, seen_labels
 from pyro_nlp.nn import Decoder, LSTMDecoder, write
 
 
@@ -54,6 +54,10 @@ class ClassLanguageModel(PyroModule):
         self.codes = nn.Parameter(torch.randn(classes, code))
         self.decoder = decoder(vocabulary, code)
         self.head = nn.Linear(self.decoder.width, vocabulary)
+
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse labels that cannot teach the classes."""
+        refuse_classes(self, corpus, self.classes, self.supervision)
 
     def forward(self, batch: TextBatch) -> None:
         seen = seen_labels(batch, self.supervision) if self.training else None

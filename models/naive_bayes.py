@@ -15,7 +15,7 @@ from pyro_nlp.data.batches import EOS, TextBatch
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.distributions import WordSequence
 from pyro_nlp.distributions.class_sequence import ClassSequence, class_rows
-from pyro_nlp.distributions.labelled import labels_of, observe_class
+from pyro_nlp.distributions.labelled import labels_of, observe_class, refuse_classes, require_labels
 from pyro_nlp.nn import Decoder, write
 
 
@@ -45,6 +45,11 @@ class NaiveBayes(PyroModule):
         self.prior = nn.Parameter(torch.zeros(classes))
         self.decoder = _ClassOnly(vocabulary, classes)
         self.head = nn.Linear(classes, vocabulary, bias=False)
+
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse labels that cannot teach the classes."""
+        require_labels(self, corpus, TextSplit)
+        refuse_classes(self, corpus, self.classes)
 
     def forward(self, batch: TextBatch) -> None:
         labels = labels_of(batch if self.training else batch.replace(labels=None), self.classes)

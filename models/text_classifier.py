@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_nlp.data.batches import TextBatch
 from pyro_nlp.data.splits import TextSplit
-from pyro_nlp.distributions.labelled import labels_of, observe_class, require_labels
+from pyro_nlp.distributions.labelled import labels_of, observe_class, refuse_classes, require_labels
 from pyro_nlp.nn import CategoricalHead, Encoder, LSTMEncoder
 
 
@@ -47,8 +47,9 @@ class TextClassifier(PyroModule):
         self.dropout = nn.Dropout(dropout)
 
     def meet_corpus(self, corpus: Any) -> None:
-        """Refuse a corpus without labels."""
+        """Refuse labels that cannot teach the classes."""
         require_labels(self, corpus, TextSplit)
+        refuse_classes(self, corpus, self.classes)
 
     def forward(self, batch: TextBatch) -> None:
         labels = labels_of(batch, self.classes, required=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -55,22 +55,6 @@ def columns_of(attributes: Mapping[str, int], corpus: Any) -> list[int]:
                 f"{classes} in the model: set attributes of model and guide"
             )
     return [list(known).index(name) for name in attributes]
-
-
-def refuse_unseen(attributes: Mapping[str, int], columns: Sequence[int], corpus: Any) -> None:
-    """Refuse a corpus of which no training document has a class in one of the attributes.
-
-    Raises:
-        ValueError: such an attribute.
-    """
-    train = corpus.train
-    for name, column in zip(attributes, columns, strict=True):
-        known = train.labels if train.attributes is None else train.attributes[:, column]
-        if known is None or not (known >= 0).any():
-            raise ValueError(
-                f"{corpus.called} knows the {name} of no training document: choose a corpus that does, or set the "
-                "guide's supervision to 0"
-            )
 
 
 def seen_attribute(batch: TextBatch, column: int, share: float) -> Tensor | None:

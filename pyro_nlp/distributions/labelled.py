@@ -6,8 +6,10 @@ log-likelihood and a KL of -log p(label) are what observing c would have given (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from pyro.distributions import Bernoulli, Categorical, OneHotCategorical
@@ -201,6 +203,56 @@ def require_labels(model: object, corpus: Any, kind: type[TextSplit | PairSplit]
             f"{type(model).__name__} learns from labels alone, and nothing that {corpus.called} is to train it on has "
             f"one: choose a corpus that has, such as {such_as}"
         )
+
+
+def refuse_classes(owner: object, corpus: Any, classes: int, share: float = 1.0) -> None:
+    """Refuse to learn from the labels of a corpus that has other classes, or that shows none or not all of them.
+
+    A corpus of another kind of data has another error coming, and is let pass.
+
+    Args:
+        owner: what learns, for errors.
+        corpus: what it is to be trained on.
+        classes: how many it has.
+        share: of the training documents whose label is seen; at 0 nothing is refused.
+
+    Raises:
+        ValueError: labels that cannot teach the classes.
+    """
+    if not share or not isinstance(corpus.train, TextSplit):
+        return
+    refuse_unseen(owner, corpus, corpus.attribute, corpus.train.labels, corpus.labels, share)
+    if len(corpus.labels) != classes:
+        raise ValueError(
+            f"{type(owner).__name__} has {classes} classes, and {corpus.called} {len(corpus.labels)}: set classes to "
+            f"{len(corpus.labels)}"
+        )
+
+
+def refuse_unseen(
+    owner: object, corpus: Any, respect: str, labels: np.ndarray | None, names: Sequence[str], share: float
+) -> None:
+    """Refuse labels of the training documents, `[N]`, of which none is seen, or none of some class.
+
+    Args:
+        owner, corpus: for errors.
+        respect: what the labels are classes of.
+        labels: -1 where unknown; None where none is known.
+        names: of the classes.
+        share: of the documents whose label is seen.
+
+    Raises:
+        ValueError: no label, or a class without one.
+    """
+    known = np.zeros(0, np.int64) if labels is None else labels[(_uniform(torch.arange(len(labels))) < share).numpy()]
+    counts = np.bincount(known[known >= 0], minlength=len(names))
+    if counts.all() and len(counts):
+        return
+    missing = f"of the class '{names[counts.argmin()]}'" if counts.any() else "at all"
+    raise ValueError(
+        f"{type(owner).__name__} wants labels of '{respect}', and sees none {missing} in the train split of "
+        f"{corpus.called}: choose a corpus that has them" + (", or more supervision" if share < 1 else "")
+    )
 
 
 def observe_class(logits: Tensor, labels: Tensor) -> None:

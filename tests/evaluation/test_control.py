@@ -294,5 +294,5 @@ def test_an_attribute_that_is_never_known_is_left_out_of_the_report_and_refused_
     found = report_control(run, run.corpus.test, count=6, sentences=6)
     assert set(found.real) == {"in the loop, tone"} and set(found.from_code) <= {"tone"}
     guide: Any = run.guide
-    with pytest.raises(ValueError, match="knows the tense of no training document"):
+    with pytest.raises(ValueError, match="wants labels of 'tense', and sees none at all in the train split"):
         guide.meet_corpus(run.corpus)

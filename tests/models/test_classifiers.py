@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -345,9 +346,31 @@ def test_naive_bayes_refuses_a_split_it_cannot_learn_from() -> None:
 
 
 @pytest.mark.parametrize("unknown", [None, 20])
-def test_a_classifier_does_not_train_where_no_label_is_known(unknown: int | None) -> None:
+@pytest.mark.parametrize("name", ["LSTM", "naive Bayes"])
+def test_a_classifier_does_not_train_where_no_label_is_known(name: str, unknown: int | None) -> None:
     corpus = Separable(train=20, unknown=unknown or 0)
     if unknown is None:
         corpus.train = TextSplit(corpus.train.flat, corpus.train.offsets)  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"TextClassifier learns from labels alone, .* such as SST or LabelledLines"):
-        fit(make("LSTM"), None, corpus, training=Training(epochs=1, device="cpu"))
+    with pytest.raises(ValueError, match=r"learns from labels alone, .* such as SST or LabelledLines"):
+        fit(make(name), None, corpus, training=Training(epochs=1, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "share", "keep", "message"),
+    [
+        (4, 1.0, (0, 1, 2), "CategoricalGuide has 4 classes, and Separable .separable. 3: set classes to 3"),
+        (3, 1.0, (0, 2), "wants labels of 'label', and sees none of the class 'b' in the train split of Separable"),
+        (3, 0.01, (0, 1, 2), "sees none of the class '.' .*: choose a corpus that has them, or more supervision"),
+        (3, 1.0, (), "wants labels of 'label', and sees none at all in the train split"),
+        (4, 0.0, (), None),
+    ],
+)
+def test_classes_that_the_labels_of_a_corpus_cannot_teach_are_refused(
+    classes: int, share: float, keep: tuple[int, ...], message: str | None
+) -> None:
+    corpus = Separable()
+    assert isinstance(corpus.train, TextSplit) and corpus.train.labels is not None
+    corpus.train.labels = np.where(np.isin(corpus.train.labels, keep), corpus.train.labels, -1)
+    guide = CategoricalGuide(VOCABULARY, classes, encoder, share)
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        guide.meet_corpus(corpus)
