@@ -16,6 +16,7 @@ from torch import nn
 
 from pyro_nlp.data import Corpus
 from pyro_nlp.data.batches import EOS
+from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.toy import Ring as RingCorpus
 from pyro_nlp.evaluation import evaluate
 from pyro_nlp.guides.flow import FlowGuide
@@ -142,6 +143,19 @@ PRIORS: dict[str, tuple[Any, dict[str, Callable[[Corpus], nn.Module | None]]]] =
     "VampPrior on the sphere": (partial(VampPrior, components=5, length=4, embedding=WIDTH), SPHERE),
 }
 
+
+class Classed(Sentences):
+    """The same sentences with a class each, in turn."""
+
+    labels = ("a", "b", "c")
+
+    def __init__(self) -> None:
+        super().__init__()
+        for split in (self.train, self.valid, self.test):
+            assert isinstance(split, TextSplit)
+            split.labels = np.arange(len(split)) % len(self.labels)
+
+
 ZOO: dict[str, Entry] = {
     **{
         f"sentence LM, {name}": Entry(Sentences, partial(SentenceLM, VOCABULARY, decoder), {"no guide": nobody})
@@ -184,7 +198,7 @@ ZOO: dict[str, Entry] = {
         partial(ClassLanguageModel, VOCABULARY, 3, 4, DECODERS["LSTMDecoder"], supervision=0.0),
         {"no guide": nobody},
     ),
-    "naive Bayes": Entry(Sentences, partial(NaiveBayes, VOCABULARY, 3), {"no guide": nobody}),
+    "naive Bayes": Entry(Classed, partial(NaiveBayes, VOCABULARY, 3), {"no guide": nobody}),
     "HMM": Entry(Sentences, partial(HMM, VOCABULARY, 3), {"no guide": nobody}),
     **{
         f"neural HMM, {name}": Entry(
