@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import torch
@@ -10,6 +11,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_nlp.data.batches import PairBatch, TextBatch
+from pyro_nlp.data.compression import CompressionCorpus
+from pyro_nlp.data.pair_corpus import PairCorpus
+from pyro_nlp.data.text import TextCorpus
 from pyro_nlp.distributions import WordSequence, Written
 from pyro_nlp.distributions.written import allowed_lengths, check_lengths, is_padding, known_compressions
 from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder, StateEncoder, pool
@@ -65,6 +69,14 @@ class SentenceCompression(PyroModule):
         self.of_source = nn.Linear(self.encoder.width, width, bias=False)
         self.head = nn.Linear(width, vocabulary)
         self.dropout = nn.Dropout(dropout)
+
+    def meet_corpus(self, corpus: Any) -> None:
+        """Refuse one whose second texts are no compressions, or whose known ones are marked otherwise."""
+        if isinstance(corpus, TextCorpus | PairCorpus) and not isinstance(corpus, CompressionCorpus):
+            raise ValueError(
+                f"SentenceCompression reads sentences and compressions, and {corpus.called} has none: "
+                "--corpus CompressionFile reads a file of yours, with a compression after a tab where there is one"
+            )
 
     def forward(self, batch: PairBatch) -> None:
         source = batch.first.mask[batch.group]

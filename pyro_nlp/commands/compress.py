@@ -186,7 +186,8 @@ def _of_test(corpus: PairCorpus, count: int, seed: int) -> tuple[list[str], list
     rows = np.random.default_rng(seed).permutation(len(split))[:count].tolist()
     if isinstance(corpus, CompressionCorpus):
         every, given = source_words(corpus, "test"), [corpus.texts["test"][row] for row in rows]
-        return [one.source for one in given], [every[row] for row in rows], [one.references[0] for one in given]
+        references = [next(iter(one.references), None) for one in given]
+        return [one.source for one in given], [every[row] for row in rows], references
     words, second = (
         [corpus.vocabulary.decode(part.words(i)) for i in at]
         for part, at in ((split.first, split.group[rows].tolist()), (split.second, rows))

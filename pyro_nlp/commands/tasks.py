@@ -63,7 +63,8 @@ def parts(run: Run, split: Split, found: Evaluation, options: argparse.Namespace
     if isinstance(split, TreeSplit) and induces_trees(model, split):
         trees = evaluate_parses(model, guide, split, seed=seed)
         done["trees"] = f"trees, {name} split; 95 % intervals over sentences", trees
-    if isinstance(corpus, CompressionCorpus) and guide is not None and is_compressor(model, guide, split):
+    compresses = guide is not None and is_compressor(model, guide, split)
+    if isinstance(corpus, CompressionCorpus) and guide is not None and compresses and corpus.judges(name):
         compressions = report_compressions(model, guide, corpus, name, precision=precision)
         done["compressions"] = f"compressions by beam search, {name} split", compressions
     return done

@@ -12,6 +12,7 @@ from pyro_nlp.data.compression import (
     read_headlines,
     source_split,
 )
+from pyro_nlp.data.compression_file import CompressionFile
 from pyro_nlp.data.corpus import Corpus, CorpusError
 from pyro_nlp.data.count_files import CountFile
 from pyro_nlp.data.counts import CountCorpus, CountSplit, Halves
@@ -54,6 +55,7 @@ __all__ = [
     "Batch",
     "BracketedTrees",
     "CompressionCorpus",
+    "CompressionFile",
     "Constituent",
     "Corpus",
     "CorpusError",

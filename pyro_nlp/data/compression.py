@@ -22,17 +22,18 @@ HIDDEN, KNOWN = -1, 1
 
 
 class Summarised(NamedTuple):
-    """A text as it was written, and its compressions, each as right as the others."""
+    """A text as it was written, and its compressions, each as right as the others; none where nobody wrote one."""
 
     source: str
     references: tuple[str, ...]
 
 
 class Compressed(NamedTuple):
-    """A sentence and its compression on their way into a corpus, the split, and where they stood."""
+    """A sentence and its compression on their way into a corpus, the split, and where they stood; None where nobody
+    wrote a compression."""
 
     source: str
-    compression: str
+    compression: str | None
     split: int
     where: str = ""
 
@@ -42,7 +43,8 @@ class CompressionCorpus(PairCorpus):
 
     Pair i of a split is its first text i and its second text i. Where only some of the training compressions are
     known, `train.labels` says which, 1 or -1, and so does `batch.labels`; None says that all are. Those of valid and
-    test are always known, and a model that is not to see them does not look. `labels`, the names of classes, is empty.
+    test are always known, and a model that is not to see them does not look, or there are none at all (`judges`). A
+    second text that nobody wrote is empty. `labels`, the names of classes, is empty.
 
     Attributes:
         texts: by split, every pair as it was written, in the order of the pairs: what ROUGE compares.
@@ -98,20 +100,30 @@ class CompressionCorpus(PairCorpus):
         whole = [0 for _ in SPLITS]
         self.longer = 0
         limited = self._limited(pairs, (max_source, max_length), overlong, read, whole)
-        self.build(limited, min_count=min_count, max_size=max_size, where=where)
+        self.build(limited, min_count=min_count, max_size=max_size, bare=True, where=where)
         self.texts = {name: tuple(texts) for name, texts in zip(SPLITS, read, strict=True)}
         self.extractive = {name: n / len(texts) for name, n, texts in zip(SPLITS, whole, read, strict=True)}
+        known = np.array([bool(text.references) for text in self.texts["train"]])
+        if not known.all():
+            split = self.train
+            self.train = PairSplit(split.first, split.second, split.group, np.where(known, KNOWN, HIDDEN))
         if labelled < 1:
             self.train = hide(self.train, labelled, seed)
         if not keep_hidden:
             self._drop_hidden()
+
+    def judges(self, split: str) -> bool:
+        """Whether every text of a split has a reference."""
+        return all(text.references for text in self.texts[split])
 
     def _drop_hidden(self) -> None:
         if self.train.labels is None:
             return
         known = np.flatnonzero(self.train.labels == KNOWN)
         if not len(known):
-            raise CorpusError("no training compression is known, and hidden ones are not kept; raise --corpus.labelled")
+            raise CorpusError(
+                "no training compression is known, and hidden ones are not kept; raise --corpus.labelled, or give some"
+            )
         self.train = self.train.take(known)
         self.texts["train"] = tuple(self.texts["train"][row] for row in known)
 
@@ -125,9 +137,9 @@ class CompressionCorpus(PairCorpus):
     ) -> Iterator[Pair]:
         """The pairs that are kept, cut where they are too long; each is noted in `read`, and counted in `whole`."""
         for row, (source, compression, split, where) in enumerate(pairs):
-            first, second = self.tokenise(source), self.tokenise(compression)
+            first, second = self.tokenise(source), self.tokenise(compression or "")
             for text, name in ((first, "sentence"), (second, "compression")):
-                if not text:
+                if not text and not (compression is None and text is second):
                     raise CorpusError(f"{where} has an empty {name}; give it words, or take the pair out")
             if len(second) > len(first):
                 self.longer += 1
@@ -145,25 +157,40 @@ class CompressionCorpus(PairCorpus):
                 self.truncated += overlong == "truncate"
                 if overlong == "drop":
                     continue
-            whole[split] += len(align(first, second)) == len(second)
-            read[split].append(Summarised(source.strip(), (compression.strip(),)))
+            whole[split] += bool(second) and len(align(first, second)) == len(second)
+            read[split].append(Summarised(source.strip(), () if compression is None else (compression.strip(),)))
             yield Pair(first[: limits[0]], second[: limits[1]], split, row, None, where)
 
 
 def hide(split: PairSplit, labelled: float, seed: int = 0) -> PairSplit:
-    """The same pairs with only a share of their second texts known: `labels` is 1 for these and -1 for the others.
+    """The same pairs with only a share of their known second texts known: `labels` is 1 for these, -1 for the others.
 
-    Exactly `round(labelled * len(split))` are, drawn by the seed; those of a smaller share are among those of a larger.
+    Exactly `round(labelled * N)` of N are, drawn by the seed; those of a smaller share are among those of a larger.
     """
     _check_share(labelled)
+    known = np.arange(len(split)) if split.labels is None else np.flatnonzero(split.labels == KNOWN)
+    order = np.random.default_rng(seed).permutation(len(known))
     labels = np.full(len(split), HIDDEN)
-    labels[np.random.default_rng(seed).permutation(len(split))[: round(labelled * len(split))]] = KNOWN
+    labels[known[order[: round(labelled * len(known))]]] = KNOWN
     return PairSplit(split.first, split.second, split.group, labels)
 
 
 def _check_share(labelled: float) -> None:
     if not 0 <= labelled <= 1:
         raise CorpusError(f"labelled is {labelled}; it is a share of the training pairs, 0 to 1")
+
+
+def refuse_longer(source: Sequence[str], compression: Sequence[str], where: str, cure: str = "") -> None:
+    """Refuse a compression that has more words than its sentence.
+
+    Raises:
+        CorpusError: names the place.
+    """
+    if len(compression) > len(source):
+        raise CorpusError(
+            f"{where} has a compression of {len(compression)} words for a sentence of {len(source)}; "
+            f"{cure or 'shorten it, or take the line out'}"
+        )
 
 
 def align(source: Sequence[Hashable], text: Sequence[Hashable]) -> list[int]:
@@ -272,7 +299,7 @@ def headline_split(
     if not texts:
         raise ValueError("there are no texts")
     sources = [tokenise(source)[:max_source] for source, _ in texts]
-    targets = [tokenise(references[0]) for _, references in texts]
+    targets = [tokenise(next(iter(references), "")) for _, references in texts]
     for row, (source, target) in enumerate(zip(sources, targets, strict=True)):
         if not source or not target:
             raise ValueError(f"text {row} or its reference has no words: {texts[row].source[:60]!r}")

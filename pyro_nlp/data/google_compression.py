@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from pyro_nlp.data.compression import Compressed, CompressionCorpus
+from pyro_nlp.data.compression import Compressed, CompressionCorpus, refuse_longer
 from pyro_nlp.data.files import CorpusError, locate, read_lines
 from pyro_nlp.data.text import TEST, TRAIN, VALID, Overlong
 
@@ -79,7 +79,10 @@ class GoogleCompression(CompressionCorpus):
     ):
         folder = locate(path or "google_compression")
         if not folder.is_dir():
-            raise CorpusError(f"{folder}: is a file; give the folder with sentence_en.txt and compression_en.txt")
+            raise CorpusError(
+                f"{folder}: is a file; give the folder with sentence_en.txt and compression_en.txt, or read a "
+                "file of your own by --corpus CompressionFile"
+            )
         self.name = "google-compression"
         self.tokenise = news_words
         self.fill(
@@ -106,11 +109,7 @@ def _pairs(sentences: Path, compressions: Path) -> Iterator[Compressed]:
             if not found[1].strip():
                 raise CorpusError(f"{file}: line {line} is empty; take the line out of {file.name} and {other.name}")
         source, compression = (found[1] for found in read)
-        words, kept = len(news_words(source)), len(news_words(compression))
-        if kept > words:
-            raise CorpusError(
-                f"{compressions}: line {line} has a compression of {kept} words for a sentence of {words}; are the two "
-                f"files still aligned? take both of one release"
-            )
+        cure = "are the two files still aligned? take both of one release"
+        refuse_longer(news_words(source), news_words(compression), f"{compressions}: line {line}", cure)
         split = TEST if line <= JUDGED else VALID if line <= 2 * JUDGED else TRAIN
         yield Compressed(source, compression, split, f"{sentences}: line {line}")

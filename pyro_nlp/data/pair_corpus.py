@@ -66,6 +66,7 @@ class PairCorpus(Corpus):
         max_length: int | None = None,
         overlong: Overlong = "error",
         labelled: bool = False,
+        bare: bool = False,
         where: str | None = None,
     ) -> None:
         """Fill `train`, `valid`, `test` and `vocabulary` (of the words of train, first and second texts together).
@@ -80,6 +81,7 @@ class PairCorpus(Corpus):
             overlong: what to do with a longer one; dropping leaves out the pair.
             labelled: whether pairs have a class, 0 or 1. One of train needs it; one of valid or test without it
                 gets -1.
+            bare: whether a second text may be empty.
             where: what errors call the text; None for the corpus's name.
         """
         check_limits(min_count, max_size, max_length)
@@ -87,7 +89,9 @@ class PairCorpus(Corpus):
             raise CorpusError(f"overlong is {overlong!r}; give error, drop or truncate")
         ids: defaultdict[str, int] = defaultdict(count().__next__)
         counts: Counter[str] = Counter()
-        writers = [_PairWriter(name, labelled, ids, counts if i == TRAIN else None) for i, name in enumerate(SPLITS)]
+        writers = [
+            _PairWriter(name, labelled, ids, counts if i == TRAIN else None, bare) for i, name in enumerate(SPLITS)
+        ]
         self.dropped = self.truncated = 0
         for pair in pairs:
             limit = max_length if max_length is not None and len(pair.second) > max_length else None
@@ -116,10 +120,12 @@ class PairCorpus(Corpus):
 class _PairWriter:
     """The pairs of one split, in provisional ids; `counts` is None where the words are not to be counted."""
 
-    def __init__(self, name: str, labelled: bool, ids: defaultdict[str, int], counts: Counter[str] | None):
+    def __init__(
+        self, name: str, labelled: bool, ids: defaultdict[str, int], counts: Counter[str] | None, bare: bool
+    ) -> None:
         self.first, self.second = SplitWriter(name, None, labelled=False), SplitWriter(name, None, labelled=False)
         self.group, self.labels, self.labelled = array("q"), array("q"), labelled
-        self.ids, self.counts, self.train = ids, counts, name == SPLITS[TRAIN]
+        self.ids, self.counts, self.train, self.bare = ids, counts, name == SPLITS[TRAIN], bare
         self._texts: dict[Hashable, tuple[str, ...]] = {}
         self._rows: dict[Hashable, int] = {}
         self._seen: set[tuple[str, ...]] = set()
@@ -146,7 +152,7 @@ class _PairWriter:
     def _check(self, pair: Pair, first: tuple[str, ...], second: tuple[str, ...]) -> None:
         place = f"{pair.where}: line {pair.line}"
         for text, name in ((first, "first"), (second, "second")):
-            if not text:
+            if not text and not (self.bare and name == "second"):
                 raise CorpusError(f"{place} has an empty {name} text; give it words, or take the line out")
         known = self._texts.setdefault(pair.group, first)
         if known != first:

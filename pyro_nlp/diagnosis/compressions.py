@@ -215,7 +215,7 @@ def _sources(subject: Subject, rows: np.ndarray) -> list[tuple[list[str], str]]:
     corpus, name, at = subject.run.corpus, subject.protocol.split, subject.rows[rows].tolist()
     if isinstance(corpus, CompressionCorpus):
         every = source_words(corpus, name)
-        return [(every[row], corpus.texts[name][row].references[0]) for row in at]
+        return [(every[row], " | ".join(corpus.texts[name][row].references)) for row in at]
     vocabulary, split = corpus.vocabulary, getattr(corpus, name)
     assert vocabulary is not None  # as `compressions` has seen
     first = [vocabulary.decode(split.first.words(int(split.group[row]))) for row in at]

@@ -74,8 +74,8 @@ class HiddenMarkov(TorchDistribution):
             )
         if isinstance(emission, BlockEmission) and tags is not None:
             raise ValueError(
-                "a word has one block of states, whatever its tag: known tags want other emissions, as WordEmissions, or "
-                "supervision 0"
+                "a word has one block of states, whatever its tag: known tags want other emissions, as WordEmissions, "
+                "or supervision 0"
             )
         self.initial, self.transition, self.emission, self.mask_, self.tags = initial, transition, emission, mask, tags
         super().__init__(mask.shape[:-1] if batch_shape is None else batch_shape, mask.shape[-1:], validate_args=False)

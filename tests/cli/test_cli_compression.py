@@ -147,3 +147,36 @@ def test_diagnose_shows_what_is_kept_and_how_sure_the_guide_is(cli: CommandLine,
     found = run["sections"]["compressions"]
     assert len(found["entropy"]) == run["evaluation"]["documents"] and all(0 <= share <= 1 for share in found["same"])
     assert found["shown"] and len(found["shown"][0]["draws"]) <= 6
+
+
+OWN = "".join(f"the big dog number{i} saw a cat\tdog number{i} saw cat\n" for i in range(100))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_file_of_a_users_own_sentences_is_judged_where_it_has_compressions(
+    cli: CommandLine, compressed: Path, tmp_path: Path, alone: bool
+) -> None:
+    pytest.importorskip("rouge_score")
+    lines = OWN.splitlines()
+    text = "\n".join(line.split("\t")[0] for line in lines) if alone else f"{OWN}a small cat heard it\n"
+    (tmp_path / "own.tsv").write_text(text, "utf-8")
+    recipe = (compressed / "small.yaml").read_text("utf-8").partition("corpus:")
+    end = recipe[2].partition("strategy:")
+    corpus = "corpus: {class_path: CompressionFile, init_args: {path: own.tsv, min_count: 1}}\n"
+    (tmp_path / "own.yaml").write_text(f"{recipe[0]}{corpus}{end[1]}{end[2]}", "utf-8")
+    said = cli("train", "own.yaml", "--out", "run", cwd=tmp_path).worked()
+    assert ("auxiliary.KnownSequences" in said) == (not alone)
+    printed = cli("evaluate", "run", "--samples", "2", cwd=tmp_path).worked()
+    for row in ("ROUGE-1 F1", "lead of the same length", "kept words, F1", "compression rate"):
+        assert (f"│ {row}" in printed) == (not alone)
+    assert ("│ reference │" in cli("generate", "run", cwd=tmp_path).worked()) == (not alone)
+
+
+@pytest.mark.parametrize("corpus", ["PairFile", "TextFile"])
+def test_a_corpus_without_compressions_is_refused_with_the_one_that_reads_them(
+    cli: CommandLine, compressed: Path, corpus: str
+) -> None:
+    (compressed / "own.tsv").write_text(OWN, "utf-8")
+    own = ("--corpus", corpus, "--corpus.path", "own.tsv", "--corpus.max_length", "100")
+    line = cli("check", "small.yaml", *own, cwd=compressed).failed()
+    assert f"{corpus} (own) has none: --corpus CompressionFile reads a file of yours" in line
