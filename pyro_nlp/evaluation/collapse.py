@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -255,5 +256,6 @@ def _whole(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     widest = [max(sizes) for sizes in zip(*(value.shape[1:] for _, value in parts), strict=True)]
     made = parts[0][1].new_full((count, *widest), PAD)
     for rows, value in parts:
-        made[(rows, *map(slice, value.shape[1:]))] = value
+        filled: Any = (rows, *map(slice, value.shape[1:]))
+        made[filled] = value
     return made
