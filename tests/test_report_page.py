@@ -21,6 +21,8 @@ from pyro_nlp.data import Corpus
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.vocabulary import Vocabulary
 from pyro_nlp.diagnosis import Diagnoses, as_dict, diagnose, diagnose_runs, page, save
+from pyro_nlp.diagnosis.blocks import Grid
+from pyro_nlp.diagnosis.orders import Orders, show_orders
 from pyro_nlp.models.hmm import HMM
 from tests import tiny
 
@@ -250,3 +252,9 @@ def test_a_word_on_the_console_would_be_seen(tmp_path: Path) -> None:
     text = report.read_text("utf-8")
     report.write_text(text.replace("</main>", '</main><img src="https://example.org/x.png" alt="">'), "utf-8")
     assert "Content Security Policy" in opened(report)[1]
+
+
+@pytest.mark.parametrize(("combinations", "said"), [(2, ""), (13, "; 11 more combinations of classes are left out")])
+def test_orders_that_the_grid_has_no_room_for_are_counted(combinations: int, said: str) -> None:
+    grid, _ = show_orders(Orders(["a", "b"], [["x", "y"]], [["a", "b"]], combinations, []))
+    assert isinstance(grid, Grid) and grid.caption == f"The same code to different orders{said}"

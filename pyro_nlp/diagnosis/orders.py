@@ -29,12 +29,14 @@ class Orders:
         asked: the classes asked for in every column, by name, C columns.
         written: `CODES` rows of C sentences.
         said: what the discriminator says of them, likewise.
+        combinations: of classes that could be asked for; the columns are the first of them.
         transfers: sentences of the split and what they become with the first attribute changed, and to which class.
     """
 
     asked: list[str]
     written: list[list[str]]
     said: list[list[str]]
+    combinations: int
     transfers: list[tuple[str, str, str]]
 
 
@@ -49,7 +51,8 @@ def orders(subject: Subject) -> Orders:
         raise LeftOut("the model has no attributes")
     model, guide, split = subject.model, subject.own_guide, subject.texts
     names = subject.run.corpus.attributes
-    columns = list(itertools.product(*(range(k) for k in model.attributes.values())))[:MOST]
+    every = list(itertools.product(*(range(k) for k in model.attributes.values())))
+    columns = every[:MOST]
     torch.manual_seed(subject.protocol.seed)
     z = torch.randn(CODES, model.latent, device=model.zero.device)
     written, said = [], []
@@ -68,14 +71,17 @@ def orders(subject: Subject) -> Orders:
     targets = subject.lines([moved.split.words(i) for i in range(len(part))])
     targets_of = [names[first][c] for c in moved.asked[first]]
     rows, read = ([list(row) for row in zip(*cells, strict=True)] for cells in (written, said))
-    return Orders(titles, rows, read, list(zip(sources, targets_of, targets, strict=True)))
+    return Orders(titles, rows, read, len(every), list(zip(sources, targets_of, targets, strict=True)))
 
 
 def show_orders(found: Orders) -> list[Block]:
     """The grid, and the transfers to step through."""
-    rows = []
+    rows, left = [], found.combinations - len(found.asked)
+    caption = "The same code to different orders" + (
+        f"; {left} more combinations of classes are left out" if left else ""
+    )
     for i, (sentences, said) in enumerate(zip(found.written, found.said, strict=True)):
         cells = [Cell(f"{sentence} [{read}]", wide=True) for sentence, read in zip(sentences, said, strict=True)]
         rows.append([Cell(f"z {i + 1}"), *cells])
     steps = [Step(f"to {to}", [("sentence", source), (to, written)]) for source, to, written in found.transfers]
-    return [Grid("The same code to different orders", ["", *found.asked], rows), Steps("Transfers", steps)]
+    return [Grid(caption, ["", *found.asked], rows), Steps("Transfers", steps)]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from pyro_nlp.data import Corpus
 from pyro_nlp.data.batches import EOS, PAD, TextBatch
@@ -33,6 +34,7 @@ from pyro_nlp.inference import (
 from pyro_nlp.inference.dreams import as_batch, draw_prior, dream
 from pyro_nlp.models.controlled_sentence import ControlledSentence
 from pyro_nlp.nn import GRUDecoder, GRUEncoder, LSTMDecoder, TransformerDecoder, write, write_softly
+from pyro_nlp.recipe import shipped
 from tests.tiny import VOCABULARY, padded, sharpen, styled, text
 
 ATTRIBUTES = {"tone": 2, "tense": 3}
@@ -262,6 +264,16 @@ def test_weights_that_are_still_zero_are_no_step() -> None:
 def test_what_cannot_be_learnt_is_refused(auxiliary: Any, updates: Any, message: str) -> None:
     with pytest.raises(StructureError, match=message):
         compiled(auxiliary, updates=updates)
+
+
+@pytest.mark.parametrize("name", ["controlled_sentence", "controlled_sst", "controlled_yelp"])
+def test_the_temperature_of_a_recipe_falls_while_it_sleeps(name: str) -> None:
+    recipe = yaml.safe_load(shipped()[name].read_text("utf-8"))
+    base, epochs = recipe["strategy"]["updates"]["init_args"]["base"], recipe["training"]["epochs"]
+    control = next(one for one in recipe["strategy"]["auxiliary"] if one["class_path"] == "Control")["init_args"]
+    joined = control["temperature"]["init_args"]
+    assert joined["boundaries"] == [base] and joined["parts"][0] == "Constant"
+    assert joined["parts"][1]["init_args"]["epochs"] == epochs - base
 
 
 @pytest.mark.parametrize(
