@@ -47,9 +47,10 @@ from torch import Tensor
 from benchmarks.chains import BATCH, LONGEST, STATES, SYSTEMS, VOCABULARY, System, batches
 from benchmarks.common import RESULTS, Row, environment, interleave, peak_memory, ratio, report_peak, row, save
 from pyro_nlp import Adam, Linear, Training, fit, importance_nll
-from pyro_nlp.data import BracketedTrees, TextBatch, TextCorpus, TextSplit, Treebank, plan
+from pyro_nlp.data import BracketedTrees, TextBatch, TextCorpus, Treebank
 from pyro_nlp.evaluation import perplexity
 from pyro_nlp.evaluation.clustering import many_to_one, v_measure
+from pyro_nlp.evaluation.tagging import tagged
 from pyro_nlp.models.hmm import HMM
 
 SEEDS = range(5)
@@ -109,20 +110,6 @@ def measure_speed(rounds: int) -> list[Row]:
 
 def _call(system: System, turns: Iterator[TextBatch]) -> Callable[[], Tensor]:
     return lambda: system(next(turns))
-
-
-def tagged(model: HMM, split: TextSplit, viterbi: bool) -> tuple[np.ndarray, np.ndarray]:
-    """State and tag of every word of a split."""
-    states, tags = [], []
-    with torch.no_grad():
-        for rows in plan(split.lengths, 256, seed=0, epoch=0, shuffle=False):
-            batch = split.batch(rows)
-            assert batch.tags is not None
-            found = model.viterbi(batch)[0] if viterbi else model.marginals(batch).argmax(-1)
-            scored = batch.tags >= 0
-            states.append(found[scored].numpy())
-            tags.append(batch.tags[scored].numpy())
-    return np.concatenate(states), np.concatenate(tags)
 
 
 def measure_tagging() -> list[Row]:

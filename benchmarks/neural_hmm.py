@@ -63,13 +63,13 @@ import numpy as np
 import torch
 
 from benchmarks.common import RESULTS, Row, environment, row, save
-from benchmarks.hmm import tagged
 from benchmarks.rows import read, wide, write
 from pyro_nlp import Adam, KnownTags, Linear, Strategy, Training, fit, importance_nll
 from pyro_nlp.data import BracketedTrees, TextCorpus, TextSplit, Treebank
 from pyro_nlp.distributions.labelled import seen_tags
 from pyro_nlp.evaluation import perplexity
 from pyro_nlp.evaluation.clustering import many_to_one, v_measure
+from pyro_nlp.evaluation.tagging import tagged
 from pyro_nlp.models.hmm import HMM
 from pyro_nlp.models.neural_hmm import NeuralHMM
 from pyro_nlp.nn import (
@@ -161,7 +161,7 @@ def finish_tagging(name: str, system: str, seed: int) -> None:
     path = FOLDER / "tagging" / name / f"{system}-{seed}.json"
     if not path.exists():
         model, measures = trained(name, system, seed)
-        pair = tagged(model, corpus(name).train, viterbi=True)  # type: ignore[arg-type]
+        pair = tagged(model, corpus(name).train)
         scores = {"M-1": 100 * many_to_one(*pair), "VM": 100 * v_measure(*pair)}
         write(path, measures | scores | {"environment": surroundings(name)})
 
@@ -172,9 +172,9 @@ def finish_supervision(name: str, system: str, share: float, seed: int, how: str
     if path.exists():
         return
     model, measures = trained(name, system, seed, share, how)
-    states, tags = tagged(model, corpus(name).test, viterbi=True)  # type: ignore[arg-type]
+    states, tags = tagged(model, corpus(name).test)
     if share == 0:
-        states = _named(*tagged(model, corpus(name).train, viterbi=True))[states]  # type: ignore[arg-type]
+        states = _named(*tagged(model, corpus(name).train))[states]
     write(path, measures | {"test": 100 * float((states == tags).mean()), "environment": surroundings(name)})
 
 

@@ -15,6 +15,7 @@ from pyro_nlp.evaluation import (
     classify,
     evaluate_answers,
     evaluate_parses,
+    evaluate_tags,
     evaluate_topics,
     induces_trees,
     is_compressor,
@@ -22,6 +23,7 @@ from pyro_nlp.evaluation import (
     judges_answers,
     judges_classes,
     report_compressions,
+    tags_words,
 )
 from pyro_nlp.evaluation.classifying import DRAWS, classed
 from pyro_nlp.evaluation.control_report import report_control
@@ -63,6 +65,8 @@ def parts(run: Run, split: Split, found: Evaluation, options: argparse.Namespace
     if isinstance(split, TreeSplit) and induces_trees(model, split):
         trees = evaluate_parses(model, guide, split, seed=seed)
         done["trees"] = f"trees, {name} split; 95 % intervals over sentences", trees
+    if isinstance(split, TextSplit) and tags_words(model, split):
+        done["tags"] = f"tags of words by the likeliest states, {name} split", evaluate_tags(model, split)
     compresses = guide is not None and is_compressor(model, guide, split)
     if isinstance(corpus, CompressionCorpus) and guide is not None and compresses and corpus.judges(name):
         compressions = report_compressions(model, guide, corpus, name, precision=precision)

@@ -109,6 +109,7 @@ from pyro_nlp.evaluation.ranking import (
 from pyro_nlp.evaluation.references import GridPosterior, NutsPosterior, grid_posterior, nuts_posterior
 from pyro_nlp.evaluation.report import Evaluation, evaluate
 from pyro_nlp.evaluation.surface import places, source_words, surface, written_texts
+from pyro_nlp.evaluation.tagging import TaggingEvaluation, evaluate_tags, tags_words
 from pyro_nlp.evaluation.texts import analogy, as_split, codes, impute, interpolate, reconstruct, sample_prior
 from pyro_nlp.evaluation.topic_metrics import (
     Coherence,
@@ -188,6 +189,7 @@ __all__ = [
     "Retrieval",
     "Rouge",
     "SeedAgreement",
+    "TaggingEvaluation",
     "TopicCollapse",
     "TopicEvaluation",
     "TopicUse",
@@ -222,6 +224,7 @@ __all__ = [
     "evaluate_answers",
     "evaluate_compressions",
     "evaluate_parses",
+    "evaluate_tags",
     "evaluate_topics",
     "exact_gradient",
     "fit_logistic",
@@ -291,6 +294,7 @@ __all__ = [
     "step_entropy",
     "stop_words",
     "surface",
+    "tags_words",
     "tf_idf",
     "theta",
     "to_arviz",

@@ -43,6 +43,8 @@ def test_the_shipped_recipe_trains_and_is_judged_exactly_and_writes(cli: Command
     found = json.loads(cli("evaluate", "run", "--json", cwd=trees).worked())
     assert found["likelihood"]["samples"] == 0 and found["likelihood"]["nll"] == pytest.approx(found["negative_elbo"])
     assert found["perplexity"] < len(known)
+    assert 0.9 < found["tags"]["accuracy"] <= found["tags"]["many_to_one"] and found["tags"]["one_state"] < 0.5
+    assert "│ V-measure" in cli("evaluate", "run", cwd=trees).worked()
     written = cli("generate", "run", cwd=trees).worked()
     assert any(word in written for word in known)
     assert "tran2016" in cli("cite", "run", cwd=trees).worked()
