@@ -222,10 +222,10 @@ def refuse_classes(owner: object, corpus: Any, classes: int, share: float = 1.0)
     if not share or not isinstance(corpus.train, TextSplit):
         return
     refuse_unseen(owner, corpus, corpus.attribute, corpus.train.labels, corpus.labels, share)
-    if len(corpus.labels) != classes:
+    named = len(corpus.labels)
+    if named != classes:
         raise ValueError(
-            f"{type(owner).__name__} has {classes} classes, and {corpus.called} {len(corpus.labels)}: set classes to "
-            f"{len(corpus.labels)}"
+            f"{type(owner).__name__} has {classes} classes, and {corpus.called} {named}: set classes to {named}"
         )
 
 
@@ -246,9 +246,9 @@ def refuse_unseen(
     """
     known = np.zeros(0, np.int64) if labels is None else labels[(_uniform(torch.arange(len(labels))) < share).numpy()]
     counts = np.bincount(known[known >= 0], minlength=len(names))
-    if counts.all() and len(counts):
+    if counts.any() and counts.all():
         return
-    missing = f"of the class '{names[counts.argmin()]}'" if counts.any() else "at all"
+    missing = f"of the class '{names[int(counts.argmin())]}'" if counts.any() else "at all"
     raise ValueError(
         f"{type(owner).__name__} wants labels of '{respect}', and sees none {missing} in the train split of "
         f"{corpus.called}: choose a corpus that has them" + (", or more supervision" if share < 1 else "")
