@@ -221,8 +221,9 @@ def refuse_classes(owner: object, corpus: Any, classes: int, share: float = 1.0)
     """
     if not share or not isinstance(corpus.train, TextSplit):
         return
-    refuse_unseen(owner, corpus, corpus.attribute, corpus.train.labels, corpus.labels, share)
-    named = len(corpus.labels)
+    names = corpus.labels or tuple(map(str, range(classes)))
+    refuse_unseen(owner, corpus, corpus.attribute, corpus.train.labels, names, share)
+    named = len(names)
     if named != classes:
         raise ValueError(
             f"{type(owner).__name__} has {classes} classes, and {corpus.called} {named}: set classes to {named}"
