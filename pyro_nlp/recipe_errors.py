@@ -67,8 +67,13 @@ def explain(error: BaseException, parser: ArgumentParser) -> str:
         return f"'{where}': expected the name of a class of kind {found[1]}, got {_given(text)}"
     if found := re.search(r"Expected an? <class '([\w.]+)'>\. Got value: (.+?)(?:\. Got value|\n|$)", text):
         return f"'{where}': expected {found[1]}, got {found[2]}"
-    if found := re.search(r"Problem with given class_path '([^']+)':\s*\n?\s*(.+)", text):
+    found = re.search(r"Problem with given class_path '([^']+)':\s*\n?\s*(.+)", text)
+    if found and not found[2].startswith("Parser key"):
         return f"'{where}': {' '.join(found[2].split())}"
+    kinds = dict.fromkeys(re.findall(r"- Expected an? <class '(\w+)'>", text))
+    if where and kinds and (given := re.search(r"Given value: (.+)", text)):
+        wanted = " or ".join("null" if kind == "NoneType" else kind for kind in kinds)
+        return f"'{where}': expected {wanted}, got {given[1]}"
     reasons = [line.strip(" -") for line in text.splitlines() if "Expected" in line and "NoneType" not in line]
     found_text = reasons[-1] if reasons else " ".join(text.split())
     return f"'{where}': {found_text}" if where else found_text

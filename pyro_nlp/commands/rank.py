@@ -140,7 +140,8 @@ def lines(path: str) -> list[str]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: byte {error.start} is not UTF-8: convert it") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{name}: line {line} is not UTF-8 (byte {error.start}): convert it") from None
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 

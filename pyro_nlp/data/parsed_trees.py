@@ -85,15 +85,16 @@ class ParsedTrees(TextCorpus):
         found = locate(path)
         self.name = found.stem
         gold: tuple[list[list[Constituent]], ...] = ([], [], [])
-        left_out = 0
+        left_out, short = 0, 0
 
         def sentences() -> Iterator[Sentence]:
-            nonlocal left_out
+            nonlocal left_out, short
             for file, given in _files(found, suffix):
                 for parse in read_parses(file, () if punctuation else PUNCTUATION):
                     words = [_form(word, lowercase, numbers) for word in parse.words]
                     split = cut(words) if given is None else given
                     if len(words) < min_length:
+                        short += 1
                         continue
                     if split == TRAIN and max_length is not None and len(words) > max_length:
                         if overlong == "error":
@@ -105,6 +106,11 @@ class ParsedTrees(TextCorpus):
                         continue
                     gold[split].append(constituents(parse))
                     yield Sentence(words, split, None, str(file), parse.line, parse.tags)
+            if short and not any(gold):
+                raise CorpusError(
+                    f"{found}: none of {short:,} sentences has {min_length} words; give longer ones, or lower "
+                    "--corpus.min_length"
+                )
 
         self.build(sentences(), min_count=min_count, tagged=True, where=str(found))
         self.dropped = left_out

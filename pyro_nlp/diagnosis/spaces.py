@@ -90,7 +90,7 @@ def heard(subject: Subject) -> Sensitivity:
 def probes(subject: Subject) -> dict[str, Probe]:
     """Whether a line through the latent space tells the labels: fitted to training documents."""
     guide, train = subject.own_guide, subject.run.corpus.train
-    if isinstance(train, PairSplit) and train.labels is not None:
+    if isinstance(train, PairSplit) and train.labels is not None and subject.run.corpus.labels:
         raise LeftOut("the label of a pair is what is modelled, and its posterior has seen it")
     if subject.labels is None or not isinstance(train, TextSplit | CountSplit) or train.labels is None:
         raise LeftOut("the corpus has no labels")

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.distributions import Transform, biject_to
 
 from pyro_nlp.data.batches import Batch
+from pyro_nlp.distributions import Written
 from pyro_nlp.evaluation._arviz import load, measured
 from pyro_nlp.evaluation.documents import as_float64, device_of, judging
 from pyro_nlp.inference.sites import StructureError, in_documents, is_latent
-from pyro_nlp.inference.support import LIMIT, configurations
+from pyro_nlp.inference.support import LIMIT, base, configurations
 from pyro_nlp.inference.terms import Terms, terms
 
 
@@ -92,6 +93,8 @@ def posterior_of(model: nn.Module, batch: Batch) -> Posterior:
             rows *= values
     if not priors:
         cure = "class_posteriors is exact" if summed else "importance_nll gives its exact likelihood"
+        if any(isinstance(base(nodes[name]["fn"]), Written) for name in summed):
+            cure = "draws and their importance weights are what there is of a sequence"
         raise StructureError(f"{type(model).__name__} has no continuous latent to refer to: {cure}")
     if rows > LIMIT:
         raise StructureError(f"the discrete latents {summed} have {rows:,} configurations; {LIMIT:,} can be summed")

@@ -10,6 +10,7 @@ from pyro_nlp.data.vocabulary import Vocabulary
 from pyro_nlp.inference.folder import RunFolder
 from pyro_nlp.inference.sites import StructureError
 from pyro_nlp.inference.training import Training
+from pyro_nlp.nn.language_model import LanguageModel
 from pyro_nlp.nn.words import use_vectors
 
 
@@ -75,6 +76,12 @@ def _begin_with_run(part: nn.Module, name: str, folder: RunFolder, corpus: Corpu
                 f"'{name}' cannot start from {folder.path}, which has another vocabulary ({len(theirs.words):,} words, "
                 f"here {len(ours):,}{where}): train it on the same corpus"
             )
+    if weights.keys() != part.state_dict().keys():
+        what = type(part).__name__
+        cure = "SentenceLM" if isinstance(part, LanguageModel) else "a model or guide with the same"
+        raise StructureError(
+            f"'{name}' cannot start from {folder.path}, whose parts are not those of a {what}: give a run of {cure}"
+        )
     try:
         part.load_state_dict(weights)
     except RuntimeError as error:

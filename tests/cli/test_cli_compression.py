@@ -108,6 +108,16 @@ def test_a_compression_says_in_a_line_what_it_lacks(
     assert said in cli("generate", "run", *arguments, cwd=compressed).failed()
 
 
+def test_a_ratio_that_is_no_number_and_a_file_that_is_no_text_are_named(cli: CommandLine, compressed: Path) -> None:
+    said = cli("check", "small.yaml", "--model.ratio=abc", cwd=compressed).failed(2)
+    assert said.endswith("'model.ratio': expected float or null, got abc")
+    (compressed / "latin.txt").write_bytes("Return it.\nnaïve\n".encode("latin-1"))
+    assert (
+        "latin.txt: line 2 is not UTF-8 (byte 13)"
+        in cli("generate", "run", "--sentences", "latin.txt", cwd=compressed).failed()
+    )
+
+
 def test_a_model_of_sentences_compresses_nothing(cli: CommandLine, trained: Path) -> None:
     for arguments in (["--what", "compress"], ["--sentences", "my.txt"]):
         line = cli("generate", "vae", *arguments, cwd=trained).failed()

@@ -99,6 +99,11 @@ def test_a_bad_file_is_one_line_with_the_cure(case: str, write: Write) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_file_of_single_words_says_that_they_are_left_out(write: Write) -> None:
+    with pytest.raises(CorpusError, match=r"my\.ptb: none of 2 sentences has 2 words; give longer ones, or lower"):
+        ParsedTrees(str(write("my.ptb", "(ROOT (NN a))\n(ROOT (NN b))\n")))
+
+
 def test_a_folder_without_the_three_files_is_refused(write: Write) -> None:
     path = write("my.train.ptb", TREE).parent
     with pytest.raises(CorpusError, match=r"needs exactly one file \*dev\*\.ptb, found none"):

@@ -97,7 +97,14 @@ def test_what_cannot_be_a_beginning_is_refused_by_name(corpus: GoogleCompression
     refused(StructureError, "'prior' names no part: give model or guide, a dot", fixed=("prior",))
     refused(RunError, "there is no run folder nowhere", start={"model.prior": "nowhere"})
     refused(
-        StructureError, "'model.encoder' cannot start from .*lm, whose model has other", start={"model.encoder": start}
+        StructureError,
+        "'model.encoder' cannot start from .*lm, whose parts are not those of",
+        start={"model.encoder": start},
+    )
+    other = str(tmp_path / "compression")
+    fit(model, guide, corpus, STRATEGY, Training(**SHORT), out=other)
+    refused(
+        StructureError, "whose parts are not those of a LanguageModel: give a run of Sent", start={"model.prior": other}
     )
     model, guide = programs(corpus, width=5)
     refused(StructureError, "'model.prior' cannot start .* give both the same sizes", start={"model.prior": start})
