@@ -57,9 +57,7 @@ class CompoundPCFG(PyroModule):
     ) -> None:
         super().__init__()
         if latent < 1 and not isinstance(self, NeuralPCFG):
-            raise ValueError(
-                f"CompoundPCFG: latent is {latent}; a grammar without z and guide is NeuralPCFG"
-            )
+            raise ValueError(f"CompoundPCFG: latent is {latent}; a grammar without z and guide is NeuralPCFG")
         refuse_none(self, nonterminals=nonterminals, preterminals=preterminals)
         symbols = nonterminals + preterminals
         self.latent, self.nonterminals = latent, nonterminals
