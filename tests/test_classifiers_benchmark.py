@@ -71,11 +71,15 @@ def test_labels_are_seen_by_the_guide_and_the_baseline_alike(toy: LabelledLines)
     assert "| M2, enumerate |" in semi_supervised.markdown(list(semi_supervised.rows()))
 
 
-def test_a_small_training_set_is_read_without_copies_in_batches_of_a_quarter(toy: LabelledLines) -> None:
+def test_a_small_training_set_is_read_without_copies_in_batches_of_a_quarter() -> None:
     for sentences, passes, batch in ((20, 50, 5), (60, 17, 15), (999, 2, 32), (1000, 1, 32), (3, 334, 1)):
         training = classifiers.network("LSTM", 9, 2, sentences)[1]
         assert (training.epochs, training.batch_size) == (15 * passes, batch)
         assert training.plateau is not None and training.plateau.patience == (1 if passes == 1 else 3 * passes)
+
+
+@pytest.mark.slow
+def test_a_small_training_set_is_trained_until_it_stalls(toy: LabelledLines) -> None:
     _, epochs = classifiers.trained("CNN", classifiers.part_of(toy, 10, 0), 0)
     assert 2 <= epochs <= 15
 

@@ -22,6 +22,7 @@ def test_no_bound_is_above_the_entropy_and_a_decoder_that_ignores_z_has_the_text
     assert float(reconstruction) == pytest.approx(2 * torch.tensor(2.0).log().item(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_reads_the_words_has_no_use_for_z_and_one_that_does_not_has() -> None:
     reads, blind = optimum("autoregressive", starts=4), optimum("independent", starts=4)
     assert reads["-ELBO"] == pytest.approx(entropy(), abs=1e-6)

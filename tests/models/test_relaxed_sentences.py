@@ -70,6 +70,7 @@ def test_straight_through_draws_are_draws(kind: str) -> None:
         assert chi < len(found) - 1 + 5.5 * (2 * len(found)) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_relaxed_words_teach_the_guide_as_scores_do(kind: str) -> None:
     """By the exact bound of the discrete model: a pointer alone cannot close its gap, however it is taught."""
