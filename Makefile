@@ -7,7 +7,7 @@ ARGS ?=
 .PHONY: help demo test test-all lint bench docs env clean
 
 help:
-	@echo "make demo      four models of one corpus, one table (two to five minutes)"
+	@echo "make demo      four models of one corpus, one table (five to six minutes)"
 	@echo "make test      the tests; ARGS=\"-k ring\" chooses among them"
 	@echo "make test-all  and those that take minutes"
 	@echo "make lint      ruff (lint and format) and mypy"
