@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import scipy
-from rich.table import Table
 from torch import nn
 
 from pyro_nlp.data.pairs import PairSplit
 from pyro_nlp.data.splits import Split
 from pyro_nlp.evaluation.answers import score_pairs
 from pyro_nlp.evaluation.binary import BinaryCalibration, binary_calibration
+from pyro_nlp.evaluation.measured import Measured
 from pyro_nlp.evaluation.ranking import Ranking, rank_questions
 from pyro_nlp.inference.training import Precision
 
@@ -33,7 +33,7 @@ def judges_answers(model: Any, split: Split) -> bool:
 
 
 @dataclass(frozen=True)
-class AnswerEvaluation:
+class AnswerEvaluation(Measured):
     """What is known of a ranker on one split.
 
     Attributes:
@@ -66,13 +66,6 @@ class AnswerEvaluation:
         left = [(self.ranking.without_right, "without a right answer"), (self.ranking.unjudged, "without a label")]
         out = [f"{count} {why}" for count, why in left if count]
         return f"{len(self.ranking)}" + (f"; left out: {', '.join(out)}" if out else "")
-
-    def table(self, title: str = "") -> Table:
-        """The rows for a terminal."""
-        table = Table("measure", "value", title=title, title_justify="left")
-        for measure, value in self.rows().items():
-            table.add_row(measure, value)
-        return table
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers for JSON; question by question they are left out."""

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from pyro_nlp.evaluation._arviz import measured
 from pyro_nlp.evaluation.binary import BinaryCalibration, binary_calibration
+from pyro_nlp.evaluation.measured import Measured
 from pyro_nlp.evaluation.ranking import Interval, _bootstrap
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Measured):
     """What a model says of the class of N documents.
 
     Attributes:
@@ -153,13 +153,6 @@ class Classification:
             shares = ", ".join(f"{what} {of[what]:.3f}" for what in ("precision", "recall", "F1"))
             rows[f"class {name}"] = f"{shares} ({of['documents']:,.0f} documents)"
         return rows
-
-    def table(self, title: str = "") -> Table:
-        """The rows for a terminal."""
-        table = Table("measure", "value", title=title, title_justify="left")
-        for measure, value in self.rows().items():
-            table.add_row(measure, value)
-        return table
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers for JSON; document by document they are left out."""

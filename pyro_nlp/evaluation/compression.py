@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from rich.table import Table
 
 from pyro_nlp.data.compression import Summarised, align
+from pyro_nlp.evaluation.measured import Measured
 from pyro_nlp.evaluation.ranking import Interval, PairedInterval, _bootstrap, _sign_flips
 
 ROUGES = ("ROUGE-1", "ROUGE-2", "ROUGE-L")
@@ -241,7 +241,7 @@ def compression_rate(sources: Sequence[str], candidates: Sequence[str]) -> np.nd
 
 
 @dataclass(frozen=True)
-class CompressionEvaluation:
+class CompressionEvaluation(Measured):
     """What is known of a system's compressions of N texts.
 
     Attributes:
@@ -301,13 +301,6 @@ class CompressionEvaluation:
         if self.empty:
             rows["without a word"] = f"{self.empty} of {len(self)}"
         return rows
-
-    def table(self, title: str = "") -> Table:
-        """The rows for a terminal."""
-        table = Table("measure", "value", title=title, title_justify="left")
-        for measure, value in self.rows().items():
-            table.add_row(measure, value)
-        return table
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers for JSON; text by text they are left out."""

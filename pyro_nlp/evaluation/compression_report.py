@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from torch import nn
 
 from pyro_nlp.data.compression import CompressionCorpus
@@ -18,6 +17,7 @@ from pyro_nlp.evaluation.compression import (
     evaluate_compressions,
     keeping,
 )
+from pyro_nlp.evaluation.measured import Measured
 from pyro_nlp.evaluation.surface import source_words, written_texts
 from pyro_nlp.inference.training import Precision
 
@@ -25,7 +25,7 @@ BEAM = 8
 
 
 @dataclass(frozen=True)
-class CompressionReport:
+class CompressionReport(Measured):
     """What is known of a model's compressions of one split.
 
     Attributes:
@@ -52,13 +52,6 @@ class CompressionReport:
         rows["perplexity under the prior p(c)"] = f"{self.found.prior_perplexity:.1f}"
         rows["reconstruction, -log p(s | c)"] = f"{self.found.reconstruction:.2f} nats"
         return rows
-
-    def table(self, title: str = "") -> Table:
-        """The rows for a terminal."""
-        table = Table("measure", "value", title=title, title_justify="left")
-        for measure, value in self.rows().items():
-            table.add_row(measure, value)
-        return table
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers for JSON; text by text they are left out."""

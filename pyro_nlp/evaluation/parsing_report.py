@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from torch import nn
 
 from pyro_nlp.data.parsed_trees import TreeSplit
 from pyro_nlp.data.splits import Split
+from pyro_nlp.evaluation.measured import Measured
 from pyro_nlp.evaluation.parsing import (
     ParsingScores,
     Spans,
@@ -34,7 +34,7 @@ PLAIN: dict[str, Callable[[Spans, int, np.random.Generator], Spans]] = {
 
 
 @dataclass(frozen=True)
-class ParsingEvaluation:
+class ParsingEvaluation(Measured):
     """What is known of the trees of a grammar on one split.
 
     Attributes:
@@ -50,13 +50,6 @@ class ParsingEvaluation:
         rows = self.scores.table()
         rows |= {f"sentence F1 of {name}": f"{scores.f1:.4f}" for name, scores in self.plain.items()}
         return rows | {"over right branching": str(compare_parses(self.scores, self.plain["right branching"]))}
-
-    def table(self, title: str = "") -> Table:
-        """The rows for a terminal."""
-        table = Table("measure", "value", title=title, title_justify="left")
-        for measure, value in self.rows().items():
-            table.add_row(measure, value)
-        return table
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers for JSON; sentence by sentence they are left out."""

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from torch import nn
 
 from pyro_nlp.data.counts import CountSplit
@@ -30,6 +29,7 @@ from pyro_nlp.evaluation.likelihood import (
     importance_nll,
     perplexity,
 )
+from pyro_nlp.evaluation.measured import Measured
 from pyro_nlp.evaluation.topics import perplexities
 from pyro_nlp.inference.training import Precision
 
@@ -51,7 +51,7 @@ class Latent:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Measured):
     """What is known of a model and guide on one split. All in nats per document unless said otherwise.
 
     Attributes:
@@ -154,13 +154,6 @@ class Evaluation:
             rows["NLL rise under shuffled z"] = str(self.shuffled_rise)
         rows["latents"] = self.verdict
         return rows
-
-    def table(self, title: str = "") -> Table:
-        """The rows for a terminal."""
-        table = Table("measure", "value", title=title, title_justify="left")
-        for measure, value in self.rows().items():
-            table.add_row(measure, value)
-        return table
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers for JSON; per-document arrays are left out."""

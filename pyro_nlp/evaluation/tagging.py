@@ -6,17 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from torch import nn
 
 from pyro_nlp.data.batches import TextBatch
 from pyro_nlp.data.splits import Split, TextSplit
 from pyro_nlp.evaluation.clustering import many_to_one, v_measure
 from pyro_nlp.evaluation.documents import batches, judging
+from pyro_nlp.evaluation.measured import Measured
 
 
 @dataclass(frozen=True)
-class TaggingEvaluation:
+class TaggingEvaluation(Measured):
     """What is known of the likeliest states (Viterbi) of a split's words.
 
     Attributes:
@@ -45,13 +45,6 @@ class TaggingEvaluation:
         rows["many-to-one accuracy"] = f"{self.many_to_one:.4f}"
         rows["... of one state for all words"] = f"{self.one_state:.4f}"
         return rows | {"V-measure": f"{self.v_measure:.4f}"}
-
-    def table(self, title: str = "") -> Table:
-        """The rows for a terminal."""
-        table = Table("measure", "value", title=title, title_justify="left")
-        for measure, value in self.rows().items():
-            table.add_row(measure, value)
-        return table
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers for JSON."""

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from torch import nn
 
 from pyro_nlp.data.counts import CountCorpus, CountSplit
@@ -14,6 +13,7 @@ from pyro_nlp.evaluation.collapse import active_units, posteriors
 from pyro_nlp.evaluation.documents import NoDensityError
 from pyro_nlp.evaluation.latent import Probe, linear_probe
 from pyro_nlp.evaluation.likelihood import Likelihood, elbo_terms
+from pyro_nlp.evaluation.measured import Measured
 from pyro_nlp.evaluation.report import IGNORED
 from pyro_nlp.evaluation.topic_metrics import (
     Coherence,
@@ -104,7 +104,7 @@ class TopicCollapse:
 
 
 @dataclass(frozen=True)
-class TopicEvaluation:
+class TopicEvaluation(Measured):
     """What is known of a topic model on one split.
 
     Attributes:
@@ -176,13 +176,6 @@ class TopicEvaluation:
             rows["precision by chance"] = f"{r.chance:.3f}"
         rows["topics"] = self.verdict
         return rows
-
-    def table(self, title: str = "") -> Table:
-        """The rows for a terminal."""
-        table = Table("measure", "value", title=title, title_justify="left")
-        for measure, value in self.rows().items():
-            table.add_row(measure, value)
-        return table
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers and top words for JSON."""
