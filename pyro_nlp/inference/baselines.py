@@ -18,6 +18,9 @@ from pyro_nlp.inference.sites import StructureError
 if TYPE_CHECKING:
     from pyro_nlp.inference.estimators import Signal
 
+PLACES = 64
+"""Places of words that `Neural` tells apart; all after are as the last."""
+
 
 class Baseline(ABC):
     """A guess of the loss."""
@@ -30,6 +33,10 @@ class Baseline(ABC):
         """What the guess is made from, as a module of the compiled strategy."""
         return None
 
+    def state_by_word(self, batch: Batch) -> nn.Module | None:
+        """The same where every word of a sequence has a loss of its own."""
+        return self.state(batch)
+
     def of(self, model: nn.Module) -> Baseline:
         """This baseline as it is for a model."""
         return self
@@ -37,7 +44,7 @@ class Baseline(ABC):
 
 @dataclass(frozen=True)
 class RunningMean(Baseline):
-    """The decaying mean of past losses, one number for all documents.
+    """The decaying mean of past losses, one number for all documents and words.
 
     Args:
         decay: of the mean, per step.
@@ -51,7 +58,7 @@ class RunningMean(Baseline):
     def __call__(self, signal: Signal, state: nn.Module | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, _Mean)
         mean, _ = state.now()
-        state.update(signal.value)
+        state.update(signal.counted)
         return signal.value - mean, None
 
 
@@ -60,7 +67,7 @@ class Neural(Baseline):
     """A network's guess from the document, on top of the running mean: NVIL (Mnih and Gregor 2014, arXiv:1402.0030).
 
     It reads the words (hashed into `buckets`), the counts or the vector of a document, and learns by least squares,
-    with the training's own optimiser.
+    with the training's own optimiser. Word by word it makes a guess for every place of a word, whatever was written.
 
     Args:
         width: of the hidden layer.
@@ -86,12 +93,15 @@ class Neural(Baseline):
     def state(self, batch: Batch) -> nn.Module:
         return _Guess(batch, self)
 
+    def state_by_word(self, batch: Batch) -> nn.Module:
+        return _Guess(batch, self, by_word=True)
+
     def __call__(self, signal: Signal, state: nn.Module | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, _Guess)
         mean, spread = state.mean.now()
-        state.mean.update(signal.value)
+        state.mean.update(signal.counted)
         # in units of the running spread, so that one learning rate serves any loss
-        left = (signal.value - mean) / spread - state(batch)
+        left = (signal.value - mean) / spread - state(batch, len(signal.value))
         return spread * left, left.square()
 
 
@@ -137,9 +147,9 @@ class _Mean(nn.Module):
 
 
 class _Guess(nn.Module):
-    """One number per document, zero at first, and the running mean it is added to."""
+    """One number per document, or per word and document, zero at first, and the running mean it is added to."""
 
-    def __init__(self, batch: Batch, how: Neural) -> None:
+    def __init__(self, batch: Batch, how: Neural, by_word: bool = False) -> None:
         super().__init__()
         width, buckets = how.width, how.buckets
         self.mean, self.buckets, self.reads = _Mean(how.decay), buckets, how.reads
@@ -153,14 +163,22 @@ class _Guess(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(nn.Linear(features, width), nn.Tanh(), last)
+        self.places = nn.Embedding(PLACES, width) if by_word else None
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, places: int = 1) -> Tensor:
+        """`[documents]`, or by word `[places, 1, documents]`."""
         batch = self._text(batch)
         if not isinstance(batch, TextBatch):
-            return self.network(_vector(batch)).squeeze(-1)
+            return self._guess(_vector(batch), places).squeeze(-1)
         ids, mask = batch.targets % self.buckets, batch.mask[..., None]
         vectors = (self.words(ids) * mask).sum(-2) / mask.sum(-2)
-        return (self.network(vectors) + (self.each(ids) * mask).sum(-2)).squeeze(-1)
+        return (self._guess(vectors, places) + (self.each(ids) * mask).sum(-2)).squeeze(-1)
+
+    def _guess(self, features: Tensor, places: int) -> Tensor:
+        if self.places is None:
+            return self.network(features)
+        at = self.places(torch.arange(places, device=features.device).clamp(max=PLACES - 1))
+        return self.network[1:](self.network[0](features) + at[:, None, None])
 
     def _text(self, batch: Batch) -> Batch:
         """Of pairs the texts that are read, one a pair."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -150,9 +150,10 @@ class ELBO(Bound):
                 # of this word and the ones after it
                 signal = signal + paid[name] * cost_of_words.flip(0).cumsum(0).flip(0)
             else:
-                log_q = site.score
-            surrogate = objective.surrogate(name, log_q, _leave_one_out(signal, -1 - scope.plates), batch)
-            surrogate = (surrogate * written).sum(0) if by_word else scope.expect(surrogate)
+                log_q, written = site.score, None
+            told = replace(_leave_one_out(signal, -1 - scope.plates), written=written)
+            surrogate = objective.surrogate(name, log_q, told, batch)
+            surrogate = scope.expect(surrogate) if written is None else (surrogate * written).sum(0)
             value = value + surrogate.expand_as(cost).mean()
         return _report(terms, value)
 

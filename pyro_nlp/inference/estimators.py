@@ -81,12 +81,19 @@ class Signal:
     """The loss that depends on a draw, detached: what score-function estimators multiply.
 
     Attributes:
-        value: `[*tables, particles, documents]`.
+        value: `[*tables, particles, documents]`; word by word `[words, particles, documents]`.
         without: what the loss of each particle is expected to be, by the other particles; None if there is one.
+        written: word by word, what is no padding, bool as `value`.
     """
 
     value: Tensor
     without: Callable[[], Tensor] | None = None
+    written: Tensor | None = None
+
+    @property
+    def counted(self) -> Tensor:
+        """The losses that a score is multiplied by, in one row where there is padding."""
+        return self.value if self.written is None else self.value[self.written]
 
 
 # ---- reparameterised ------------------------------------------------------------------------------------------
@@ -327,7 +334,9 @@ class ScoreFunction(Estimator):
         return Drawn(_constant(q))
 
     def state(self, batch: Batch) -> nn.Module | None:
-        return self.baseline.state(batch) if self.baseline else None
+        if self.baseline is None:
+            return None
+        return self.baseline.state_by_word(batch) if self.per == "word" else self.baseline.state(batch)
 
     def surrogate(self, log_q: Tensor, signal: Signal, state: nn.Module | None, batch: Batch) -> Tensor:
         centred, extra = signal.value, None

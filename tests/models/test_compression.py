@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -120,6 +120,8 @@ def test_the_mean_gradient_is_that_of_the_sum_over_every_compression(name: str, 
     batch = split.batch(np.tile(np.arange(3), 40))
     objective = STRATEGIES[name].compile(model, guide, batch).eval()
     torch.manual_seed(1)
+    for parameter in objective.state.parameters():  # whatever a baseline has learnt
+        torch.nn.init.normal_(parameter, std=0.3)
     drawn = torch.stack([flat(objective(batch), model, guide) for _ in range(25)])
     of_guide = torch.arange(len(gradient)) >= sum(p.numel() for p in model.parameters())
     directions = torch.stack([gradient, gradient * of_guide])
@@ -247,6 +249,55 @@ def test_a_baseline_learns_from_words_and_not_from_padding() -> None:
     objective(batch).backward()
     words = ((batch.first.lengths - 1) * 0.5).ceil() + 1  # with the end
     assert len(words.unique()) > 1 and objective.state["c"][0].grad == pytest.approx(words.mean().item())
+
+
+@dataclass(frozen=True)
+class Remembering(RunningMean):
+    """A running mean that keeps what it is shown."""
+
+    seen: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, signal: Any, state: Any, batch: Any) -> Any:
+        self.seen.append(signal.value)
+        return super().__call__(signal, state, batch)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_running_mean_by_words_counts_no_padding(kind: str) -> None:
+    model, guide = programs(*KINDS[kind])
+    batch, baseline = whole(pairs([-1] * 8, 8)), Remembering()
+    objective = Strategy(discrete=ScoreFunction(baseline, per="word"), bound=ELBO(2)).compile(model, guide, batch)
+    baseline.seen.clear()
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        c = objective.terms(batch).sites["c"].value
+    torch.manual_seed(5)
+    objective(batch)
+    written = (c != PAD).movedim(-1, 0)
+    assert not written.all()
+    assert objective.state["c"].now()[0].item() == pytest.approx(baseline.seen[0][written].mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_guess_of_a_word_is_what_is_still_to_be_paid_there(kind: str) -> None:
+    """One guess for all words of a sentence would leave too little at the first and too much at the last."""
+    model, guide = programs(*KINDS[kind])
+    batch = pairs([-1] * 3).batch(np.tile(np.arange(3), 40))
+    strategy = Strategy(discrete=ScoreFunction(Neural(), per="word"), bound=ELBO(4), kl=KL(5.0))
+    objective = strategy.compile(model, guide, batch)
+    optimizer = torch.optim.Adam(objective.state.parameters(), 0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        objective(batch).backward()
+        optimizer.step()
+    guess = objective.state["c"]
+    found = objective.terms(batch)
+    _, cost, written = found.sites["c"].by_word()
+    paid = -found.log_likelihood + 5.0 * cost.flip(0).cumsum(0).flip(0)
+    mean, spread = guess.mean.now()
+    left = (paid - mean - spread * guess(batch, len(paid))).detach()
+    means = torch.stack([left[t][written[t]].mean() for t in range(len(left))])
+    assert paid[0].mean() - paid[1][written[1]].mean() > 0.4 * spread and means.abs().max() < 0.1 * spread
 
 
 def replace_known(q: Any) -> Any:
