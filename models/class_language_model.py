@@ -39,6 +39,7 @@ class ClassLanguageModel(PyroModule):
     """
 
     plates = 1
+    told = "y"  # the class that a user may ask it to write
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class NaiveBayes(PyroModule):
     """
 
     plates = 1
+    told = "y"  # the class that a user may ask it to write
 
     def __init__(self, vocabulary: int, classes: int = 2, smoothing: float = 1.0) -> None:
         super().__init__()

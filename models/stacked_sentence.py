@@ -39,6 +39,8 @@ class StackedSentence(PyroModule):
     """
 
     plates = 1
+    told = "c"  # the class that a user may ask it to write
+    kept = "z2"  # and what a sentence keeps when its class is changed
 
     def __init__(
         self,

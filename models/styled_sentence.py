@@ -36,6 +36,7 @@ class StyledSentence(PyroModule):
     """
 
     plates = 1
+    told = "c"  # the class that a user may ask it to write
 
     def __init__(
         self,

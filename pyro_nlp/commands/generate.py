@@ -20,7 +20,15 @@ from pyro_nlp.data.batches import UNK, TextBatch
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.data.tokenise import detokenise
 from pyro_nlp.evaluation import analogy, impute, interpolate, is_topic_model, reconstruct, sample_prior
-from pyro_nlp.evaluation.controlling import has_attributes, transfer, wanted, write_to_order
+from pyro_nlp.evaluation.controlling import (
+    Ordered,
+    classes_told,
+    has_attributes,
+    names_told,
+    transfer,
+    wanted,
+    write_to_order,
+)
 from pyro_nlp.inference.fit import Run
 from pyro_nlp.nn import BLANK
 
@@ -43,7 +51,7 @@ def generate_options(made: argparse.ArgumentParser) -> None:
         ),
         help="by default samples, reconstructions and interpolations, topics of a model of documents, a ranking by one "
         "of answers, compressions by one of sentences; analogies: a is to b as c is to what is written; transfers: "
-        "sentences with other attributes; nearest: the documents with most of each topic",
+        "sentences with another class, or other attributes; nearest: the documents with most of each topic",
     )
     made.add_argument(
         "--sentence",
@@ -68,7 +76,8 @@ def generate_options(made: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=CLASS",
-        help="what samples or transfers are to be, as sentiment=positive; repeat it for several attributes",
+        help="what samples or transfers are to be, as sentiment=positive, by a model that is told classes; "
+        "repeat it for several attributes",
     )
     ranking.rank_options(made)
     compressing.compress_options(made)
@@ -141,15 +150,20 @@ def _kinds(options: argparse.Namespace, run: Run) -> list[str]:
         raise ValueError(f"{name} does not write text")
     if asked in topic_kinds.KINDS:
         raise ValueError(f"{name} has no topics: it writes sentences")
-    ordered = has_attributes(run.model)
-    if not ordered and (asked == "transfers" or options.attribute):
+    if not classes_told(run.model) and (asked == "transfers" or options.attribute):
         raise ValueError(f"{name} has no attributes to write to order: train one that has, as controlled_sentence")
-    if asked in (None, "samples", "transfers") and ordered:
-        default = ["transfers"] if options.sentence else ["samples"] if options.attribute else ["samples", "transfers"]
-        return [asked] if asked else default
+    if asked is None and (options.attribute or has_attributes(run.model)):
+        asked = "transfers" if options.sentence else "samples" if options.attribute else None
+    if asked == "transfers" and not latent:
+        raise ValueError(
+            f"{name} has no code z, so a sentence of another class would keep nothing: ask for samples, and leave out "
+            "--sentence"
+        )
     if not latent and asked in ("reconstructions", "interpolations", "analogies"):
         raise ValueError(f"{name} has no latents: it writes samples and imputations")
-    return [asked] if asked else ["samples", "reconstructions", "interpolations"] if latent else ["samples"]
+    if asked or not latent:
+        return [asked or "samples"]
+    return ["samples", "transfers"] if has_attributes(run.model) else ["samples", "reconstructions", "interpolations"]
 
 
 def _refuse_unread(options: argparse.Namespace, what: list[str]) -> None:
@@ -194,9 +208,16 @@ def _asked(options: argparse.Namespace, run: Run) -> dict[str, int]:
     names = [name for name, _, _ in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"--attribute {twice} is given {names.count(twice)} times: a sentence has one class of it")
-    model: Any = run.model
-    known = {name: classes for name, classes in run.corpus.attributes.items() if name in model.attributes}
-    return wanted(known, {name: value for name, _, value in pairs})
+    told = names_told(run)
+    found = wanted(dict(told.values()), {name: value for name, _, value in pairs})
+    return {site: found[name] for site, (name, _) in told.items() if name in found}
+
+
+def _by_name(found: Ordered, run: Run) -> list[str]:
+    """The classes that were asked for of every sentence, by name."""
+    told = names_told(run)
+    names = [[told[site][1][c] for c in classes] for site, classes in found.asked.items()]
+    return [", ".join(classes) for classes in zip(*names, strict=True)]
 
 
 def _transfers(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[str, str]]:
@@ -205,15 +226,14 @@ def _transfers(options: argparse.Namespace, run: Run, corpus: Any) -> list[dict[
     method = options.method or "beam"
     extra = {"beam": options.beam, "temperature": options.temperature}
     found = transfer(run.model, run.guide, sentences, _asked(options, run), seed=options.seed, method=method, **extra)
-    becomes = zip(*(([corpus.attributes[n][c] for c in classes]) for n, classes in found.asked.items()), strict=True)
-    triples = zip(_lines(corpus, sentences), map(", ".join, becomes), _lines(corpus, found.split), strict=True)
+    triples = zip(_lines(corpus, sentences), _by_name(found, run), _lines(corpus, found.split), strict=True)
     return [{"sentence": a, "to be": b, "becomes": c} for a, b, c in triples]
 
 
 def _ordered(options: argparse.Namespace, run: Run, corpus: Any, extra: dict[str, Any]) -> list[str]:
     found = write_to_order(run.model, options.count, _asked(options, run), seed=options.seed, **extra)
-    asked = zip(*([corpus.attributes[n][c] for c in classes] for n, classes in found.asked.items()), strict=True)
-    return [f"{', '.join(classes)}: {line}" for classes, line in zip(asked, _lines(corpus, found.split), strict=True)]
+    lines = zip(_by_name(found, run), _lines(corpus, found.split), strict=True)
+    return [f"{classes}: {line}" for classes, line in lines]
 
 
 def _samples(options: argparse.Namespace, run: Run, corpus: Any) -> list[str]:
@@ -222,7 +242,7 @@ def _samples(options: argparse.Namespace, run: Run, corpus: Any) -> list[str]:
         "temperature": options.temperature,
         "beam": options.beam,
     }
-    if has_attributes(run.model):
+    if options.attribute or has_attributes(run.model):
         return _ordered(options, run, corpus, extra)
     return _lines(corpus, sample_prior(run.model, corpus.test, options.count, seed=options.seed, **extra))
 

@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.data.loading import plan
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.evaluation.documents import batches, device_of, judging
-from pyro_nlp.evaluation.texts import as_split, codes
+from pyro_nlp.evaluation.texts import _on_sphere, as_split, codes
+from pyro_nlp.inference.dreams import draw_prior
+from pyro_nlp.inference.fit import Run
 from pyro_nlp.inference.support import base
 from pyro_nlp.inference.terms import terms
 
@@ -41,6 +45,37 @@ class Ordered:
 def has_attributes(model: nn.Module) -> bool:
     """Whether a model writes text to order: it has `attributes`, number of classes by name, and writes."""
     return isinstance(getattr(model, "attributes", None), dict) and hasattr(model, "generate")
+
+
+def classes_told(model: Any) -> dict[str, int]:
+    """Number of classes by site, of what a writer is told: its `attributes`, or the class whose site it calls `told`
+    and whose `prior` `[K]` it learns; empty for a model that is told nothing."""
+    if has_attributes(model):
+        return dict(model.attributes)
+    return {model.told: len(model.prior)} if hasattr(model, "told") else {}
+
+
+def names_told(run: Run) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """What a run can be asked for: by site, what it is called and the names of its classes.
+
+    They are the corpus's. A class that was found, as no label was seen, has the name of its site, and numbers.
+    """
+    corpus, found = run.corpus, {}
+    for site, classes in classes_told(run.model).items():
+        numbers = tuple(map(str, range(classes)))
+        if has_attributes(run.model):
+            found[site] = site, corpus.attributes.get(site, numbers)
+        elif _sees_labels(run.model, run.guide):
+            found[site] = corpus.attribute, corpus.labels or numbers
+        else:
+            found[site] = site, numbers
+    return found
+
+
+def _sees_labels(model: Any, guide: Any) -> bool:
+    """Whether the class of a model that is `told` one is the label, in part at least."""
+    who = model if guide is None else guide
+    return bool(getattr(who, "supervision", 1.0 if guide is None else 0.0) > 0)
 
 
 def wanted(attributes: Mapping[str, tuple[str, ...]], asked: Mapping[str, str]) -> dict[str, int]:
@@ -73,29 +108,28 @@ def write_to_order(
     method: str = "greedy",
     **options: Any,
 ) -> Ordered:
-    """`count` sentences from z of the prior, each with the attributes that are asked for.
+    """`count` sentences from codes of the prior, each of the classes that are asked for.
 
     Args:
-        model: with attributes, such as `ControlledSentence`.
+        model: that is told classes (`classes_told`), such as `ControlledSentence` or `ClassLanguageModel`.
         count: of sentences.
-        asked: the class by attribute; what is not named takes all of its classes in turn, evenly.
-        seed: of z, and of ancestral writing.
+        asked: the class by site; what is not named takes all of its classes in turn, evenly.
+        seed: of the codes, and of ancestral writing.
         z: codes `[count, latent]` to be used instead.
         method: see `nn.write`; the options too.
     """
-    device = device_of(model)
     _refuse_orders(model, asked)
-    sizes = [[asked[a]] if asked and a in asked else range(k) for a, k in model.attributes.items()]
+    sizes = [[asked[a]] if asked and a in asked else range(k) for a, k in classes_told(model).items()]
     every = np.array(list(itertools.product(*sizes)))
     orders = every[np.arange(count) % len(every)]
     with judging(model, None, seed):
-        if z is None:
-            z = torch.randn(count, model.latent, device=device)
+        given = _one_hot(model, orders) if z is None else _one_hot(model, orders) | {_kept(model): z}
+        bare = TextSplit.from_sentences([[]] * count).batch(np.arange(count)).to(device_of(model))
+        latents = given | draw_prior(poutine.condition(model, data=given), bare)
         found = []
         for start in range(0, count, AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            latents = {"z": z[part]} | _one_hot(model, orders[part], device)
-            found += _rows(model.generate(latents, method=method, **options))
+            part = {name: value[start : start + AT_ONCE] for name, value in latents.items()}
+            found += _rows(model.generate(part, method=method, **options))
     return Ordered(TextSplit.from_sentences(found), _by_name(model, orders))
 
 
@@ -109,58 +143,57 @@ def transfer(
     method: str = "greedy",
     **options: Any,
 ) -> Ordered:
-    """Every sentence of a split rewritten with other attributes: z is the mean of q(z | x).
+    """Every sentence of a split rewritten with other classes: z is the mean of q(z | x), given its own where q asks.
 
     Args:
-        model, guide: with attributes.
+        model, guide: that are told classes beside a code.
         split: the sentences.
-        asked: the class by attribute. By default the first attribute is changed: to the other class, or to another one
-            by chance where there are more, from its label, or from what q says where that is unknown. All others stay
-            as q says they are.
+        asked: the class by site. By default the first one is changed: to the other class, or to another one by chance
+            where there are more, from its label, or from what q says where that is unknown. All others stay as q says
+            they are.
         seed: of that choice, and of ancestral writing.
         method: see `nn.write`; the options too.
     """
-    attributes, device = list(model.attributes), device_of(model)
     _refuse_orders(model, asked)
+    told = classes_told(model)
+    first, *_ = attributes = list(told)
     orders = np.zeros((len(split), len(attributes)), np.int64)
-    random, known = np.random.default_rng(seed), _labels_of(attributes[0], guide, split)
+    random, known = np.random.default_rng(seed), _labels_of(first, model, guide, split)
     found: list[list[int]] = [[] for _ in range(len(split))]
     for rows in plan(split.lengths, AT_ONCE, seed=0, epoch=0, shuffle=False):
-        batch = split.batch(rows).to(device)
-        latents = codes(model, guide, batch)
-        orders[rows] = np.stack([latents[name].argmax(-1).cpu().numpy() for name in attributes], 1)
-        if asked:
-            for name, value in asked.items():
-                orders[rows, attributes.index(name)] = value
-        else:
-            orders[rows, 0] = _another(orders[rows, 0], known, rows, model.attributes[attributes[0]], random)
-        latents = {"z": latents["z"]} | _one_hot(model, orders[rows], device)
+        batch = split.batch(rows).to(device_of(model))
+        means = codes(model, guide, batch)
+        orders[rows] = own = np.stack([means[name].argmax(-1).cpu().numpy() for name in attributes], 1)
+        if known is not None:
+            own[:, 0] = np.where(known[rows] >= 0, known[rows], own[:, 0])
+        for name, value in (asked or {}).items():
+            orders[rows, attributes.index(name)] = value
+        if not asked:
+            orders[rows, 0] = (own[:, 0] + random.integers(1, told[first], len(rows))) % told[first]
+        latents = _code(model, guide, batch, means | _one_hot(model, own)) | _one_hot(model, orders[rows])
         with judging(model, None, seed):
             written = _rows(model.generate(latents, method=method, **options))
         for row, words in zip(rows, written, strict=True):
             found[row] = words
     named = _by_name(model, orders)
-    changed = list(asked) if asked else attributes[:1]
+    changed = list(asked) if asked else [first]
     kept = {name: named[name] for name in changed}
     return Ordered(TextSplit.from_sentences(found), kept, np.arange(len(split)))
 
 
 def _refuse_orders(model: Any, asked: Mapping[str, int] | None) -> None:
+    told = classes_told(model)
     for name, value in (asked or {}).items():
-        classes = model.attributes.get(name)
-        if classes is None:
-            raise ValueError(f"no attribute is called {name!r}; the model has {', '.join(model.attributes)}")
-        if not 0 <= value < classes:
-            raise ValueError(f"{name} has the classes 0 to {classes - 1}, not {value}")
+        if name not in told:
+            raise ValueError(f"no attribute is called {name!r}; the model has {', '.join(told)}")
+        if not 0 <= value < told[name]:
+            raise ValueError(f"{name} has the classes 0 to {told[name] - 1}, not {value}")
 
 
-def _another(said: np.ndarray, known: np.ndarray | None, rows: np.ndarray, classes: int, random: Any) -> np.ndarray:
-    now = said if known is None else np.where(known[rows] >= 0, known[rows], said)
-    return (now + random.integers(1, classes, len(rows))) % classes
-
-
-def _labels_of(name: str, guide: Any, split: TextSplit) -> np.ndarray | None:
+def _labels_of(name: str, model: Any, guide: Any, split: TextSplit) -> np.ndarray | None:
     """Classes of an attribute by a guide that knows which of the corpus's it is; None where it is not known."""
+    if not has_attributes(model):
+        return split.labels if _sees_labels(model, guide) else None
     columns: Any = getattr(guide, "columns", None)
     if columns is None:
         return None
@@ -170,15 +203,29 @@ def _labels_of(name: str, guide: Any, split: TextSplit) -> np.ndarray | None:
     return split.labels if column == 0 else None
 
 
-def _one_hot(model: Any, orders: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+def _kept(model: Any) -> str:
+    """The site of the code that a sentence keeps when its class is changed."""
+    return str(getattr(model, "kept", "z"))
+
+
+def _code(model: Any, guide: nn.Module, batch: Any, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The posterior mean of what is kept, by its site, given the classes and all else that q may ask for."""
+    site = _kept(model)
+    others = {name: value[None] for name, value in given.items() if name != site}
+    with judging(model, guide, 0):
+        q = terms(model, guide, batch, given=others).sites[site].q
+    return {site: F.normalize(q.mean[0], dim=-1) if _on_sphere(q) else q.mean[0]}
+
+
+def _one_hot(model: Any, orders: np.ndarray) -> dict[str, Tensor]:
     return {
-        name: nn.functional.one_hot(torch.from_numpy(orders[:, i]).to(device), classes).float()
-        for i, (name, classes) in enumerate(model.attributes.items())
+        name: F.one_hot(torch.from_numpy(orders[:, i]).to(device_of(model)), classes).float()
+        for i, (name, classes) in enumerate(classes_told(model).items())
     }
 
 
 def _by_name(model: Any, orders: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: orders[:, i] for i, name in enumerate(model.attributes)}
+    return {name: orders[:, i] for i, name in enumerate(classes_told(model))}
 
 
 def _rows(ids: Tensor) -> list[list[int]]:
@@ -188,7 +235,7 @@ def _rows(ids: Tensor) -> list[list[int]]:
 
 def read_attributes(model: Any, guide: nn.Module, split: TextSplit) -> dict[str, np.ndarray]:
     """log q(c | x) of every attribute by the run's own guide, its discriminator in the loop, `[N, K]` by name."""
-    found: dict[str, list[np.ndarray]] = {name: [] for name in model.attributes}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in classes_told(model)}
     order: list[np.ndarray] = []
     with judging(model, guide, 0):
         for rows, batch in batches(model, split, AT_ONCE):
@@ -202,7 +249,7 @@ def read_attributes(model: Any, guide: nn.Module, split: TextSplit) -> dict[str,
 
 def _asked_of(model: Any, guide: nn.Module, batch: Any) -> dict[str, np.ndarray]:
     sites = terms(model, guide, batch).sites
-    logits = {name: base(sites[name].q).logits.log_softmax(-1) for name in model.attributes}
+    logits = {name: base(sites[name].q).logits.log_softmax(-1) for name in classes_told(model)}
     return {name: value.reshape(len(batch), -1).cpu().numpy() for name, value in logits.items()}
 
 
