@@ -10,12 +10,12 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_nlp.data.batches import PairBatch, TextBatch
+from pyro_nlp.data.batches import BOS, EOS, PAD, PairBatch, TextBatch
 from pyro_nlp.data.compression import CompressionCorpus
 from pyro_nlp.data.pair_corpus import PairCorpus
 from pyro_nlp.data.text import TextCorpus
 from pyro_nlp.distributions import WordSequence, Written
-from pyro_nlp.distributions.written import allowed_lengths, check_lengths, is_padding, known_compressions
+from pyro_nlp.distributions.written import Writer, allowed_lengths, check_lengths, is_padding, known_compressions
 from pyro_nlp.nn import Decoder, LSTMDecoder, LSTMEncoder, StateEncoder, pool
 from pyro_nlp.nn.language_model import LanguageModel
 
@@ -90,13 +90,61 @@ class SentenceCompression(PyroModule):
     def rewrite(self, c: Tensor, inputs: Tensor) -> Tensor:
         """What the source's words are read from: c `[..., B, M]` or relaxed `[..., B, M, V]`, inputs `[B, T]`, result
         `[..., B, T, width]`."""
-        mask = ~is_padding(c)  # [..., B, M]
-        left, flat = mask.shape[:-1], c.flatten(0, mask.dim() - 2)
-        rows = mask.flatten(0, -2)
+        summary, states, mask = self._read(c)
+        return self._attend(self.decoder(summary, inputs), states, mask)
+
+    def dream(self, batch: PairBatch) -> tuple[dict[str, Tensor], PairBatch]:
+        """Compressions that p(c) writes, and a source from each, for the sleep phase; none of them is known.
+
+        A source has as many words as the one in whose place it is, as the model is given the lengths of compressions by
+        those of sources: it is drawn from p(s | c) given its length.
+        """
+        longest, lengths, most = allowed_lengths(batch, self.ratio, self.longest, None)
+        c = Written(self.prior, len(batch), longest, lengths, most=most).sample()
+        words = batch.first.lengths[batch.group] - 1
+        s = Written(_Rewriter(self, c), len(batch), int(words.max()), words).sample()
+        inputs = torch.full_like(s, BOS)
+        inputs[:, 1:] = s[:, :-1].masked_fill(s[:, :-1] == EOS, PAD)
+        rows = torch.arange(len(batch), device=s.device)
+        first = TextBatch(rows, len(batch), inputs, s, s != PAD)
+        return {"c": c}, batch.replace(first=first, group=rows, labels=torch.full_like(rows, -1))
+
+    def _read(self, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Summary `[..., B, D]`, states `[..., B, M, D]` and mask `[..., B, M]` of compressions."""
+        mask = ~is_padding(c)
+        flat, rows = c.flatten(0, mask.dim() - 2), mask.flatten(0, -2)
         states = self.encoder.states(TextBatch(torch.arange(len(rows), device=c.device), len(rows), flat, flat, rows))
-        summary = pool(states, rows, self.encoder.pooling).view(*left, -1)
-        states = states.view(*mask.shape, -1)
-        hidden = self.decoder(summary, inputs)
+        summary = pool(states, rows, self.encoder.pooling).view(*mask.shape[:-1], -1)
+        return summary, states.view(*mask.shape, -1), mask
+
+    def _attend(self, hidden: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """What words are read from, by the decoder's states `[..., B, T, D]` and what `_read` found."""
         energy = self.query(hidden) @ states.transpose(-1, -2) / states.shape[-1] ** 0.5
         where = energy.float().masked_fill(~mask[..., None, :], -1e4).softmax(-1)
         return self.dropout((self.of_state(hidden) + self.of_source(where.to(states.dtype) @ states)).tanh())
+
+
+class _Rewriter(Writer):
+    """p(s_t | s_<t, c) of a model for compressions `[B, M]`."""
+
+    def __init__(self, model: SentenceCompression, c: Tensor) -> None:
+        self.model, (self.summary, *self.read) = model, model._read(c)
+
+    @property
+    def device(self) -> torch.device:
+        return self.summary.device
+
+    @property
+    def vocabulary(self) -> int:
+        return self.model.head.out_features
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        found: Tensor = self.model.head(self.model._attend(self.model.decoder(self.summary, inputs), *self.read))
+        return found
+
+    def begin(self, left: torch.Size) -> Any:
+        return self.model.decoder.start(self.summary.expand(*left, -1))
+
+    def step(self, state: Any, words: Tensor) -> tuple[Tensor, Any]:
+        hidden, state = self.model.decoder.step(state, words)
+        return self.model.head(self.model._attend(hidden[:, None], *self.read)).squeeze(1), state

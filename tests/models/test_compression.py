@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_nlp.data.batches import EOS, PAD, PairBatch
+from pyro_nlp.data.batches import BOS, EOS, PAD, PairBatch
 from pyro_nlp.data.corpus import Corpus
 from pyro_nlp.data.pairs import PairSplit
 from pyro_nlp.data.splits import TextSplit
@@ -36,6 +36,7 @@ from pyro_nlp.inference import (
     fit,
     terms,
 )
+from pyro_nlp.inference.bounds import _asleep
 from pyro_nlp.models.compression import SentenceCompression
 from pyro_nlp.nn import LSTMDecoder, LSTMEncoder
 from tests.tiny import sharpen, whole
@@ -304,7 +305,7 @@ def replace_known(q: Any) -> Any:
     return type(q)(q.writer, q.batch, q.longest, q.lengths, most=q.most)
 
 
-@pytest.mark.parametrize("bound", [IWAE(4), WakeSleep(4)], ids=["IWAE", "wake"])
+@pytest.mark.parametrize("bound", [IWAE(4), WakeSleep(4), WakeSleep(4, "both")], ids=["IWAE", "wake", "both"])
 def test_it_learns_under_bounds_of_many_particles_too(bound: Any) -> None:
     model, guide = programs(None, True)
     batch = whole(pairs([-1, -1, -1]))
@@ -317,6 +318,45 @@ def test_it_learns_under_bounds_of_many_particles_too(bound: Any) -> None:
         optimizer.step()
     _, after = exact(model, guide, batch)
     assert after.mean() < before.mean() - 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_of_sleep_is_that_of_all_that_could_be_dreamt(kind: str) -> None:
+    """sum_c p(c) sum_s p(s | c) grad log q(c | s) over the 64 sources of three words."""
+    model, guide = programs(*KINDS[kind])
+    copies = PairSplit(TextSplit.from_sentences([[4, 5, 6]] * 1000), text(*[1] * 1000), np.arange(1000))
+    objective = Strategy(bound=WakeSleep(2, "sleep"), discrete=ScoreFunction()).compile(model, guide, whole(copies))
+    sources = [list(words) for words in product(range(3, WORDS), repeat=3)]
+    batch = whole(PairSplit(TextSplit.from_sentences(sources), text(*[1] * 64), np.arange(64)))
+    each = every(2)
+    found = terms(model.eval(), guide.eval(), batch, particles=len(each), given={"c": each[:, None].expand(-1, 64, -1)})
+    words = model.head(model.rewrite(each[:, None].expand(-1, 64, -1), batch.first.inputs))[..., :3, 3:].log_softmax(-1)
+    written = words.gather(-1, (batch.first.targets[:, :3] - 3).expand(len(each), -1, -1)[..., None]).sum((-1, -2))
+    weight = (found.sites["c"].log_p + written).exp().detach()
+    assert weight.sum().item() == pytest.approx(1.0, abs=1e-4)
+    wanted = flat((weight * found.sites["c"].log_q).sum(), model, guide)
+    torch.manual_seed(2)
+    drawn = torch.stack([flat(_asleep(objective.train(), whole(copies)).mean(), model, guide) for _ in range(60)])
+    directions = torch.stack([wanted, *(wanted * torch.randn(len(wanted)) for _ in range(3))])
+    along = drawn @ directions.T
+    error = along.std(0) / len(drawn) ** 0.5
+    # Student's t with 59 degrees of freedom: beyond 5.5 with probability 1e-6
+    assert ((along.mean(0) - directions @ wanted).abs() < 5.5 * error).all() and wanted @ wanted > 5.5 * error[0]
+
+
+def test_a_source_is_dreamt_at_the_length_of_each_pair() -> None:
+    """Of two pairs that share a source each has its own; none is known, whatever is known of the batch."""
+    model, _ = programs()
+    sources = TextSplit.from_sentences([[4, 5, 6, 4], [5, 6]])
+    batch = whole(PairSplit(sources, text(3, 1, 1), np.array([0, 0, 1]), np.array([1, 1, 1])))
+    drawn, dreamt = model.dream(batch)
+    assert (drawn["c"] > EOS).sum(-1).tolist() == [2, 2, 1] and (dreamt.first.lengths - 1).tolist() == [4, 4, 2]
+    assert dreamt.labels.tolist() == [-1] * 3 and dreamt.group.tolist() == [0, 1, 2]
+    assert (dreamt.first.inputs[:, 0] == BOS).all()
+    assert (
+        torch.equal(dreamt.first.inputs[0, 1:], dreamt.first.targets[0, :-1])
+        and (dreamt.first.inputs[2, 3:] == PAD).all()
+    )
 
 
 def test_evaluation_asks_whether_the_source_is_rewritten_from_its_own_compression() -> None:
