@@ -33,7 +33,8 @@ def require_classes(corpus: Corpus, where: str | None = None) -> None:
         raise CorpusError(f"{name}: no document has a label; choose a corpus with labels, or a model that needs none")
     if len(corpus.labels) == 1:
         raise CorpusError(
-            f"{name}: all documents are of one class, {corpus.labels[0]!r}; give text of at least two classes"
+            f"{name}: all documents with a label are of one class, {corpus.labels[0]!r}; give text of at least two "
+            "classes"
         )
     for split in ("valid", "test"):
         missing = np.flatnonzero((counts[split] > 0) & (counts["train"] == 0))

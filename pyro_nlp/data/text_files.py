@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyro_nlp.data.classes import require_classes
+from pyro_nlp.data.classes import class_counts, require_classes
 from pyro_nlp.data.files import CorpusError, home, locate, read_lines
 from pyro_nlp.data.store import SPLITS
 from pyro_nlp.data.text import TRAIN, Overlong, Sentence, TextCorpus, cut
@@ -80,6 +80,9 @@ class LabelledLines(TextCorpus):
     `yelp_style/sentiment.dev.*` reads `sentiment.dev.0` and `sentiment.dev.1`. Blank lines are skipped. There have to
     be two classes at least, and each of them in train.
 
+    Not every sentence needs a label: a line that begins with the separator has none, as in `,a stirring film`; where
+    that is white space, one that begins with a tab. Such sentences are learnt from without a class, and not judged.
+
     Args:
         train: path of the train text, in the working directory, in PYRO_NLP_DATA or absolute.
         valid: path of the validation text; None to cut 10 % from train by a hash of the words.
@@ -119,9 +122,10 @@ class LabelledLines(TextCorpus):
             keep=True,
             where=train,
         )
-        if len(self.labels) > max(20, len(self.train) // 10):
+        labelled = int(class_counts(self.train, len(self.labels)).sum())
+        if len(self.labels) > max(20, labelled // 10):
             raise CorpusError(
-                f"{train}: {len(self.labels):,} different labels in {len(self.train):,} sentences; each line "
+                f"{train}: {len(self.labels):,} different labels in {labelled:,} labelled sentences; each line "
                 f"has to begin with its label (give --corpus.separator if it is not white space that follows)"
             )
         require_classes(self, train)
@@ -162,8 +166,8 @@ def _labelled(
                 yield Sentence(words, _place(split, words, given), label, str(file), line)
 
 
-def _labelled_lines(path: str, separator: str | None, encoding: str) -> Iterator[tuple[Path, int, str, str]]:
-    """File, line number, label and text."""
+def _labelled_lines(path: str, separator: str | None, encoding: str) -> Iterator[tuple[Path, int, str | None, str]]:
+    """File, line number, label, None where there is none, and text."""
     if "*" in path:
         for label, file in _per_class(path).items():
             for line, text in read_lines(file, encoding):
@@ -173,14 +177,15 @@ def _labelled_lines(path: str, separator: str | None, encoding: str) -> Iterator
     for line, text in read_lines(file, encoding):
         if not text.strip():
             continue
-        parts = text.strip().split(separator, 1)
-        if len(parts) < 2 or not parts[0].strip() or not parts[1].strip():
+        tab = separator is None and text.lstrip(" ").startswith("\t")
+        label, *rest = text.split("\t" if tab else separator, 1)
+        if not rest or not rest[0].strip():
             mark = "white space" if separator is None else repr(separator)
             raise CorpusError(
                 f"{file}: line {line} should be a label, {mark} and a text, found {text.strip()[:40]!r}; "
                 f"correct the line, or give --corpus.separator"
             )
-        yield file, line, parts[0].strip(), parts[1]
+        yield file, line, label.strip() or None, rest[0].strip()
 
 
 def _per_class(path: str) -> dict[str, Path]:

@@ -24,6 +24,7 @@ from pyro_nlp.data import (
     without,
 )
 from pyro_nlp.data.sentiment_trees import read_phrases
+from pyro_nlp.distributions.labelled import seen_labels
 
 Published = Callable[[str], str]
 Write = Callable[[str, str | bytes], Path]
@@ -171,9 +172,44 @@ def test_a_users_file_of_label_and_text_is_read(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
+    ("separator", "bare"),
+    [("\t", "\tthe film {}\n"), (None, "\tthe film {}\n"), (None, " \t the film {}\n"), (",", " ,the film {}\n")],
+)
+def test_a_line_that_begins_with_the_separator_has_no_label(write: Write, separator: str | None, bare: str) -> None:
+    mark = separator or " "
+    lines = "".join(f"good{mark}a film {i}\nbad{mark}no film {i}\n" + bare.format(i) for i in range(40))
+    path = str(write("mine.txt", lines))
+    corpus = LabelledLines(path, separator=separator)
+    assert corpus.labels == ("bad", "good") and sum(sizes(corpus)) == 120
+    for name in ("train", "valid", "test"):
+        split = getattr(corpus, name)
+        named = {text.split()[0]: label for text, label in zip(corpus.texts[name], split.labels.tolist(), strict=True)}
+        assert named == {"a": 1, "no": 0, "the": -1}
+
+
+def test_an_indented_label_is_still_one(write: Write) -> None:
+    path = str(write("mine.txt", " 1 a film\n-1 no film\n\tthe film\n"))
+    corpus = LabelledLines(path, path, path)
+    assert corpus.labels == ("1", "-1") and corpus.train.labels is not None
+    assert corpus.train.labels.tolist() == [0, 1, -1]
+
+
+def test_a_model_sees_the_labels_that_there_are(write: Write) -> None:
+    path = str(write("mine.tsv", "good\ta film\n\tthe film\nbad\tno film\n\tany film\n"))
+    corpus = LabelledLines(path, path, path, separator="\t")
+    seen = seen_labels(corpus.train.batch(np.arange(4)), 1.0)
+    assert seen is not None and seen.tolist() == [1, -1, 0, -1]
+
+
+@pytest.mark.parametrize(
     ("train", "valid", "message"),
     [
-        ("a x\na y\n", "a z\n", "all documents are of one class, 'a'; give text of at least two classes"),
+        ("\tx\n\ty\n", "\tx\n", "no document has a label"),
+        ("a x\n\ty\n", "\tz\n", "all documents with a label are of one class, 'a'"),
+        ("a x\nb y\n\tz\n", "c v\n\tw\n", r"the class 'c' stands in valid \(1 documents\) and never in train"),
+        ("\tx\n\ty\n", "a z\n", "all documents with a label are of one class, 'a'"),
+        ("\tx\n\ty\n", "a z\nb v\n", "the class 'a' stands in valid"),
+        ("a x\na y\n", "a z\n", "all documents with a label are of one class, 'a'; give text of at least two classes"),
         ("a x\nb y\n", "a z\nc v\nc w\n", r"the class 'c' stands in valid \(2 documents\) and never in train; add"),
     ],
 )
