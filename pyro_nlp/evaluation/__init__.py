@@ -46,6 +46,7 @@ from pyro_nlp.evaluation.compression import (
 )
 from pyro_nlp.evaluation.compression_report import CompressionReport, report_compressions
 from pyro_nlp.evaluation.discrete import class_posteriors
+from pyro_nlp.evaluation.diversity import Diversity, diversity
 from pyro_nlp.evaluation.documents import NoDensityError
 from pyro_nlp.evaluation.gaps import InferenceGaps, Refinement, inference_gaps
 from pyro_nlp.evaluation.gradients import GradientCheck, exact_gradient, gradient_check, gradient_variance
@@ -56,6 +57,7 @@ from pyro_nlp.evaluation.importance import (
     importance_diagnostics,
     pareto_smooth,
 )
+from pyro_nlp.evaluation.intervals import Interval, PairedInterval
 from pyro_nlp.evaluation.latent import (
     Aggregate,
     MeanSpace,
@@ -99,8 +101,6 @@ from pyro_nlp.evaluation.parsing import (
 from pyro_nlp.evaluation.parsing_report import ParsingEvaluation, evaluate_parses, induces_trees
 from pyro_nlp.evaluation.posterior import mcmc_to_arviz, posterior_to_arviz
 from pyro_nlp.evaluation.ranking import (
-    Interval,
-    PairedInterval,
     Ranking,
     RankingDifference,
     compare_rankings,
@@ -135,8 +135,6 @@ from pyro_nlp.evaluation.topics import (
     theta,
 )
 from pyro_nlp.evaluation.uses import (
-    Diversity,
-    diversity,
     forward_perplexity,
     interpolant_perplexity,
     reconstruction_bleu,

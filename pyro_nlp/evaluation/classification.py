@@ -10,8 +10,8 @@ import numpy as np
 
 from pyro_nlp.evaluation._arviz import measured
 from pyro_nlp.evaluation.binary import BinaryCalibration, binary_calibration
+from pyro_nlp.evaluation.intervals import Interval, bootstrap
 from pyro_nlp.evaluation.measured import Measured
-from pyro_nlp.evaluation.ranking import Interval, _bootstrap
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Classification(Measured):
     def intervals(self, resamples: int = 10_000, seed: int = 0) -> dict[str, Interval]:
         """Accuracy and log loss with percentile bootstrap intervals over documents."""
         values = np.stack([self.correct.astype(np.float64), self.losses], 1)
-        bounds = _bootstrap(values, resamples, seed)
+        bounds = bootstrap(values, resamples, seed)
         names = ("accuracy", "log loss")
         return {
             name: Interval(float(value.mean()), *map(float, bound))

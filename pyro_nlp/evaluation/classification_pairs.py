@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 
 from pyro_nlp.evaluation.classification import Classification
-from pyro_nlp.evaluation.ranking import Interval, PairedInterval, _bootstrap, _sign_flips
+from pyro_nlp.evaluation.intervals import Interval, PairedInterval, bootstrap, sign_flips
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def compare_classifications(
         )
     right = first.correct.astype(np.float64) - second.correct
     values = np.stack([right, first.losses - second.losses], 1)
-    bounds, p_values = _bootstrap(values, resamples, seed), _sign_flips(values, permutations, seed)
+    bounds, p_values = bootstrap(values, resamples, seed), sign_flips(values, permutations, seed)
     accuracy, loss = (
         PairedInterval(float(mean), float(low), float(high), float(p))
         for mean, (low, high), p in zip(values.mean(0), bounds, p_values, strict=True)

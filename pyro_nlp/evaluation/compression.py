@@ -25,8 +25,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from pyro_nlp.data.compression import Summarised, align
+from pyro_nlp.evaluation.intervals import Interval, PairedInterval, bootstrap, sign_flips
 from pyro_nlp.evaluation.measured import Measured
-from pyro_nlp.evaluation.ranking import Interval, PairedInterval, _bootstrap, _sign_flips
 
 ROUGES = ("ROUGE-1", "ROUGE-2", "ROUGE-L")
 """Overlap of words, of pairs of neighbours, and the longest common subsequence."""
@@ -63,7 +63,7 @@ class Rouge:
 
         As that of `Ranking`, an interval tells how the mean would vary with other examples.
         """
-        bounds = _bootstrap(self.f1, resamples, seed)
+        bounds = bootstrap(self.f1, resamples, seed)
         return {
             name: Interval(mean, *map(float, bound))
             for (name, mean), bound in zip(self.mean.items(), bounds, strict=True)
@@ -148,8 +148,8 @@ def compare_rouge(
             f"{len(first)} and {len(second)} examples that have other references: judge both systems on the same ones"
         )
     difference = first.f1 - second.f1
-    bounds = _bootstrap(difference, resamples, seed)
-    p_values = _sign_flips(difference, permutations, seed)
+    bounds = bootstrap(difference, resamples, seed)
+    p_values = sign_flips(difference, permutations, seed)
     return {
         name: PairedInterval(float(mean), float(low), float(high), float(p))
         for name, mean, (low, high), p in zip(ROUGES, difference.mean(0), bounds, p_values, strict=True)
@@ -275,7 +275,7 @@ class CompressionEvaluation(Measured):
     def kept(self, resamples: int = 10_000, seed: int = 0) -> dict[str, Interval]:
         """Means of precision, recall and F1 of kept words, with intervals over texts."""
         values = np.stack([self.precision, self.recall, self.f1], 1)
-        bounds = _bootstrap(values, resamples, seed)
+        bounds = bootstrap(values, resamples, seed)
         return {
             name: Interval(float(mean), *map(float, bound))
             for name, mean, bound in zip(("precision", "recall", "f1"), values.mean(0), bounds, strict=True)

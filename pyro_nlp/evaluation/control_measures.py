@@ -16,14 +16,13 @@ from pyro_nlp.data.text import TextCorpus
 from pyro_nlp.evaluation.classifying import classed, classify, judges_classes
 from pyro_nlp.evaluation.collapse import posteriors
 from pyro_nlp.evaluation.controlling import texts_of
+from pyro_nlp.evaluation.diversity import Gram, grams
+from pyro_nlp.evaluation.intervals import Interval, ratio, share
 from pyro_nlp.evaluation.latent import Probe, linear_probe
 from pyro_nlp.evaluation.likelihood import importance_nll
-from pyro_nlp.evaluation.ranking import Interval, _bootstrap
-from pyro_nlp.evaluation.uses import _as_words, _bleu
+from pyro_nlp.evaluation.uses import as_words, bleu_scorer
 from pyro_nlp.inference.fit import Run
 
-RESAMPLES = 10_000
-"""Of sentences, for 95 % intervals; 1,000 for BLEU and perplexity."""
 MOST = 0.01
 """Share of the sentences to be judged, or of train, that may stand in what a judge was trained on."""
 
@@ -108,8 +107,8 @@ def content(written: TextSplit, source: TextSplit) -> Interval:
     flatters.
     """
     # an empty line cannot be resampled alone; a word that nothing matches stands for it
-    lines = [line or "-" for line in _as_words(written)]
-    score = _bleu().corpus_score(lines, [_as_words(source)], n_bootstrap=1000)
+    lines = [line or "-" for line in as_words(written)]
+    score = bleu_scorer().corpus_score(lines, [as_words(source)], n_bootstrap=1000)
     return Interval(float(score.score), float(score._mean - score._ci), float(score._mean + score._ci))
 
 
@@ -123,15 +122,14 @@ def refuse_language_model(language_model: Run, run: Run, split: TextSplit) -> st
     return refuse_seen("language model", language_model, run, split)
 
 
-def fluency(split: TextSplit, corpus: Corpus, language_model: Run) -> tuple[Interval, float]:
+def fluency(split: TextSplit, corpus: Corpus, language_model: Run) -> tuple[Interval, Interval]:
+    """Perplexity under a language model, ends of sentence counted, and the share of the words that it does not know."""
     texts = reread(texts_of(split, corpus), _text_corpus(language_model))
     nll = importance_nll(language_model.model, None, texts).nll
-    both = np.stack([nll, texts.lengths], 1)
-    rng = np.random.default_rng(0)
-    sums = np.stack([both[rng.integers(len(both), size=len(both))].sum(0) for _ in range(1000)])
-    low, high = np.quantile(np.exp(sums[:, 0] / sums[:, 1]), [0.025, 0.975])
-    unknown = float((texts.flat == UNK).mean()) if len(texts.flat) else 0.0
-    return Interval(float(np.exp(nll.sum() / texts.lengths.sum())), float(low), float(high)), unknown
+    unknown = np.array([texts.words(row).count(UNK) for row in range(len(texts))])
+    sums = [ratio(top, bottom) for top, bottom in ((nll, texts.lengths), (unknown, texts.lengths - 1))]
+    perplexity = Interval(*np.exp([sums[0].mean, sums[0].low, sums[0].high]).tolist())
+    return perplexity, sums[1]
 
 
 def judged(judge: Run, split: TextSplit, corpus: Corpus, name: str, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,10 +142,9 @@ def judged(judge: Run, split: TextSplit, corpus: Corpus, name: str, asked: np.nd
 
 
 def accuracy(log_p: np.ndarray, asked: np.ndarray) -> Interval:
+    """Share of the sentences with a known class where it is the likeliest."""
     rows = np.flatnonzero(asked >= 0)
-    right = (log_p[rows].argmax(1) == asked[rows]).astype(float)
-    low, high = _bootstrap(right[:, None], RESAMPLES, 0)[0]
-    return Interval(float(right.mean()), float(low), float(high))
+    return share(log_p[rows].argmax(1) == asked[rows])
 
 
 def labels_of(split: TextSplit, name: str, corpus: Corpus) -> np.ndarray:
@@ -157,11 +154,11 @@ def labels_of(split: TextSplit, name: str, corpus: Corpus) -> np.ndarray:
     return np.full(len(split), -1) if split.labels is None else split.labels
 
 
-def known_text(corpus: Corpus) -> tuple[set[tuple[int, ...]], set[tuple[int, ...]]]:
+def known_text(corpus: Corpus) -> tuple[set[Gram], set[Gram]]:
     """The sentences of train, and their runs of four words."""
     train = sentences_of(corpus.train)
     sentences = [tuple(train.words(row)) for row in range(len(train))]
-    return set(sentences), {g for words in sentences for g in zip(*(words[k:] for k in range(4)), strict=False)}
+    return set(sentences), {gram for words in sentences for gram in grams(words, 4)}
 
 
 def sentences_of(split: Any) -> TextSplit:

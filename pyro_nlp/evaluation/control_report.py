@@ -28,9 +28,9 @@ from pyro_nlp.evaluation.control_measures import (
     refuse_language_model,
 )
 from pyro_nlp.evaluation.controlling import Ordered, read_attributes, transfer, write_to_order
+from pyro_nlp.evaluation.diversity import Diversity, Gram, diversity, new_grams
+from pyro_nlp.evaluation.intervals import Interval, share
 from pyro_nlp.evaluation.latent import Probe
-from pyro_nlp.evaluation.ranking import Interval
-from pyro_nlp.evaluation.uses import Diversity, diversity
 from pyro_nlp.inference.fit import Run
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Written:
-    """What a model wrote to order, R sentences, measured.
+    """What a model wrote to order, R sentences, measured; intervals tell how it would vary with other sentences.
 
     Attributes:
         sentences: R.
@@ -56,10 +56,10 @@ class Written:
     in_loop: dict[str, Interval]
     judged: dict[str, Interval]
     perplexity: Interval | None
-    unknown: float | None
+    unknown: Interval | None
     bleu: Interval | None
-    copied: float
-    new_fourgrams: float
+    copied: Interval
+    new_fourgrams: Interval
     diversity: Diversity | None
 
 
@@ -104,12 +104,12 @@ class ControlReport:
             rows[f"{name} obeyed, by the judge"] = said
         rows["BLEU with the source"] = tuple(_said(w.bleu, 1) for w in both)
         rows["perplexity under the language model"] = tuple(_said(w.perplexity, 1) for w in both)
-        rows["copied from train"] = tuple(f"{w.copied:.1%}" for w in both)
-        rows["four-grams not in train"] = tuple(f"{w.new_fourgrams:.1%}" for w in both)
-        rows["distinct words, pairs"] = tuple(
-            f"{w.diversity.distinct_1:.3f}, {w.diversity.distinct_2:.3f}" if w.diversity else "" for w in both
-        )
-        rows["self-BLEU"] = tuple(f"{w.diversity.self_bleu:.1f}" if w.diversity else "" for w in both)
+        rows["unknown to the language model"] = tuple(_percent(w.unknown) for w in both)
+        rows["copied from train"] = tuple(_percent(w.copied) for w in both)
+        rows["four-grams not in train"] = tuple(_percent(w.new_fourgrams) for w in both)
+        rows["distinct words"] = tuple(_said(w.diversity.distinct_1, 3) if w.diversity else "" for w in both)
+        rows["distinct pairs"] = tuple(_said(w.diversity.distinct_2, 3) if w.diversity else "" for w in both)
+        rows["self-BLEU"] = tuple(_said(w.diversity.self_bleu, 1) if w.diversity else "" for w in both)
         return {name: (pair[0], pair[1]) for name, pair in rows.items() if any(pair)}
 
     def table(self, title: str = "") -> Table:
@@ -135,6 +135,10 @@ def _said(found: Interval | None, digits: int) -> str:
     if found is None:
         return ""
     return f"{found.mean:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
+
+
+def _percent(found: Interval | None) -> str:
+    return "" if found is None else f"{found.mean:.1%} ({found.low:.1%} to {found.high:.1%})"
 
 
 def report_control(
@@ -205,7 +209,7 @@ def _measure(
     run: Run,
     judges: Mapping[str, Run],
     language_model: Run | None,
-    known: tuple[set[tuple[int, ...]], set[tuple[int, ...]]],
+    known: tuple[set[Gram], set[Gram]],
     missing: dict[str, None],
 ) -> Written:
     assert run.guide is not None
@@ -216,7 +220,6 @@ def _measure(
         if name in judges
     }
     sentences = [tuple(written.split.words(row)) for row in range(len(written.split))]
-    fours = {gram for words in sentences for gram in zip(*(words[k:] for k in range(4)), strict=False)}
     fluent, unknown = (None, None) if language_model is None else fluency(written.split, run.corpus, language_model)
     return Written(
         sentences=len(sentences),
@@ -225,8 +228,8 @@ def _measure(
         perplexity=fluent,
         unknown=unknown,
         bleu=None if source is None else _installed(lambda: content(written.split, source), missing),
-        copied=sum(words in known[0] for words in sentences) / len(sentences),
-        new_fourgrams=len(fours - known[1]) / max(1, len(fours)),
+        copied=share(np.array([words in known[0] for words in sentences])),
+        new_fourgrams=new_grams(sentences, known[1], 4),
         diversity=_installed(lambda: diversity(written.split), missing),
     )
 

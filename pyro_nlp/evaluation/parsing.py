@@ -20,7 +20,7 @@ from torch import nn
 
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.evaluation.documents import batches, judging
-from pyro_nlp.evaluation.ranking import Interval, PairedInterval, _bootstrap, _sign_flips
+from pyro_nlp.evaluation.intervals import Interval, PairedInterval, bootstrap, sign_flips
 from pyro_nlp.evaluation.texts import codes
 
 Spans = Iterable[tuple[Any, ...]]
@@ -76,7 +76,7 @@ class ParsingScores:
 
     def interval(self, resamples: int = 10_000, seed: int = 0) -> Interval:
         """The mean F1 with its percentile bootstrap interval over sentences."""
-        ((low, high),) = _bootstrap(self.sentences[:, None], resamples, seed)
+        ((low, high),) = bootstrap(self.sentences[:, None], resamples, seed)
         return Interval(self.f1, float(low), float(high))
 
     def table(self) -> dict[str, str]:
@@ -151,8 +151,8 @@ def compare_parses(
     if not np.array_equal(first.rows, second.rows) or not np.array_equal(first.gold, second.gold):
         raise ValueError(f"scores of {len(first)} and {len(second)} sentences: judge both on the same gold trees")
     difference = (first.sentences - second.sentences)[:, None]
-    ((low, high),) = _bootstrap(difference, resamples, seed)
-    (p_value,) = _sign_flips(difference, permutations, seed)
+    ((low, high),) = bootstrap(difference, resamples, seed)
+    (p_value,) = sign_flips(difference, permutations, seed)
     return PairedInterval(float(difference.mean()), float(low), float(high), float(p_value))
 
 

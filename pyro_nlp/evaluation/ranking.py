@@ -15,7 +15,6 @@ its logit does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -23,34 +22,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pyro_nlp.evaluation._arviz import measured
+from pyro_nlp.evaluation.intervals import Interval, PairedInterval, bootstrap, sign_flips
 
 Keep = Literal["both", "right", "all"]
 MEASURES = ("MAP", "MRR", "P@1")
 """Means over questions of average precision, of reciprocal rank and of precision at 1."""
-DRAWS = 1 << 21
-"""Questions drawn at once by the bootstrap and by the randomisation test: bounds the memory."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over questions or other examples, and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} ({self.low:.4f} to {self.high:.4f})"
-
-
-@dataclass(frozen=True)
-class PairedInterval(Interval):
-    """A mean difference over questions or other examples, its 95 % interval, and the two-sided p-value of none."""
-
-    p_value: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.4f} ({self.low:+.4f} to {self.high:+.4f}), p {self.p_value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -112,7 +88,7 @@ class Ranking:
         One resampling serves all three. An interval tells how the mean would vary with other questions, not with
         another seed of the model; that of a difference is `compare_rankings`.
         """
-        bounds = _bootstrap(self.values, resamples, seed)
+        bounds = bootstrap(self.values, resamples, seed)
         return {
             name: Interval(float(value.mean()), *map(float, bound))
             for name, value, bound in zip(MEASURES, self.values.T, bounds, strict=True)
@@ -272,39 +248,11 @@ def compare_rankings(
             f"{shared}{', with other answers' if same else ''}: rank the same pairs, and keep the same questions"
         )
     difference = first.values - second.values
-    bounds = _bootstrap(difference, resamples, seed)
-    p_values = _sign_flips(difference, permutations, seed)
+    bounds = bootstrap(difference, resamples, seed)
+    p_values = sign_flips(difference, permutations, seed)
     ap, rr, p1 = (
         PairedInterval(float(mean), float(low), float(high), float(p))
         for mean, (low, high), p in zip(difference.mean(0), bounds, p_values, strict=True)
     )
     signs = np.sign(difference[:, 0])
     return RankingDifference(ap, rr, p1, len(first), int((signs > 0).sum()), int((signs < 0).sum()))
-
-
-def _parts(draws: int, questions: int) -> Iterator[int]:
-    """Sizes of parts that add up to `draws`."""
-    size = max(1, DRAWS // questions)
-    yield from (min(size, draws - done) for done in range(0, draws, size))
-
-
-def _bootstrap(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """2.5 and 97.5 % of the means `[M, 2]` of questions drawn with replacement from `[Q, M]`."""
-    if resamples < 1:
-        raise ValueError(f"{resamples} resamples: take at least 1, better 10,000")
-    rng, count = np.random.default_rng(seed), len(values)
-    means = [values[rng.integers(count, size=(part, count))].mean(1) for part in _parts(resamples, count)]
-    return np.quantile(np.concatenate(means), [0.025, 0.975], axis=0).T
-
-
-def _sign_flips(values: np.ndarray, permutations: int, seed: int) -> np.ndarray:
-    """Two-sided p-values `[M]` of a mean of zero, by random signs for the rows of `[Q, M]`."""
-    if permutations < 1:
-        raise ValueError(f"{permutations} permutations: take at least 1, better 9,999")
-    values = values[(values != 0).any(1)]  # others have no sign
-    rng, observed = np.random.default_rng(seed), np.abs(values.sum(0)) - 1e-9  # sums round
-    beyond = np.zeros(values.shape[1])
-    for part in _parts(permutations, max(1, len(values))):
-        signs = 2.0 * rng.integers(2, size=(part, len(values)), dtype=np.int8) - 1
-        beyond += (np.abs(signs @ values) >= observed).sum(0)
-    return np.asarray((1 + beyond) / (1 + permutations))

@@ -1,4 +1,4 @@
-"""Uses of a latent space: BLEU of reconstructions, perplexity of what is written, diversity (layer: evaluation).
+"""Uses of a latent space: BLEU of reconstructions, perplexity of what is written (layer: evaluation).
 
 Sentences are compared as ids, as the corpus tokenised them: an unknown word equals any other unknown word. BLEU is that
 of sacrebleu, in the extra `metrics`.
@@ -7,9 +7,7 @@ of sacrebleu, in the extra `metrics`.
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -53,15 +51,15 @@ def reconstruction_bleu(
         ValueError: a model without latents, or no sentence of four words.
         ImportError: sacrebleu is not installed.
     """
-    bleu = _bleu()
+    bleu = bleu_scorer()
     if int(split.lengths.max(initial=0)) <= bleu.max_ngram_order:
         raise ValueError("BLEU-4 wants sentences of at least four words, and there is none: take a larger split")
     longest = int(split.lengths.max()) if max_length is None else max_length
     written, given = [], []
     for rows in plan(split.lengths, batch_size, seed=0, epoch=0, shuffle=False):
         batch = split.batch(rows).to(device_of(model))
-        written += _as_words(as_split(reconstruct(model, guide, batch, max_length=longest, **options)))
-        given += _as_words(split.take(rows))
+        written += as_words(as_split(reconstruct(model, guide, batch, max_length=longest, **options)))
+        given += as_words(split.take(rows))
     return float(bleu.corpus_score(written, [given]).score)
 
 
@@ -144,53 +142,6 @@ def interpolant_perplexity(
     return forward_perplexity(lm, TextSplit.from_sentences(found))
 
 
-@dataclass(frozen=True)
-class Diversity:
-    """How much written sentences differ from each other.
-
-    Attributes:
-        distinct_1, distinct_2: different words, and pairs of neighbours, over all of them (Li et al. 2016,
-            arXiv:1510.03055). They fall with the number of sentences: compare equal ones.
-        self_bleu: mean BLEU-4 of a sentence against all others, 0 to 100, high where they are alike (Zhu et al. 2018,
-            arXiv:1802.01886). NaN for fewer than two sentences with a word.
-    """
-
-    distinct_1: float
-    distinct_2: float
-    self_bleu: float
-
-
-def diversity(samples: TextSplit, *, subset: int = 500, seed: int = 0) -> Diversity:
-    """Distinct words and pairs of all samples, and self-BLEU of some of them.
-
-    BLEU is taken sentence by sentence, to the order that the sentence has n-grams of, smoothing exp; sentences without
-    a word have no BLEU and are left out of it.
-
-    Args:
-        samples: written sentences.
-        subset: sentences chosen for self-BLEU; its cost grows with their square, some 10 s for 500 of 20 words.
-        seed: of the choice.
-
-    Raises:
-        ImportError: sacrebleu is not installed.
-    """
-    bleu = _bleu(effective_order=True)
-    rows = np.flatnonzero(samples.lengths > 1)
-    chosen = _as_words(samples.take(np.random.default_rng(seed).permutation(rows)[:subset]))
-    scores = []
-    for i, sentence in enumerate(chosen) if len(chosen) > 1 else ():
-        scores.append(bleu.sentence_score(sentence, chosen[:i] + chosen[i + 1 :]).score)
-    return Diversity(_distinct(samples, 1), _distinct(samples, 2), float(np.mean(scores)) if scores else math.nan)
-
-
-def _distinct(samples: TextSplit, order: int) -> float:
-    found: list[tuple[int, ...]] = []
-    for row in range(len(samples)):
-        words = samples.words(row)
-        found += zip(*(words[k:] for k in range(order)), strict=False)
-    return len(set(found)) / max(1, len(found))
-
-
 class _Written(Corpus):
     """Written sentences to train on beside a corpus's real ones to choose and judge by."""
 
@@ -200,12 +151,12 @@ class _Written(Corpus):
         self.vocabulary = corpus.vocabulary
 
 
-def _as_words(split: TextSplit) -> list[str]:
+def as_words(split: TextSplit) -> list[str]:
     """Every sentence as its ids with spaces between."""
     return [" ".join(map(str, split.words(row))) for row in range(len(split))]
 
 
-def _bleu(**options: Any) -> Any:
+def bleu_scorer(**options: Any) -> Any:
     try:
         sacrebleu = importlib.import_module("sacrebleu")
     except ImportError:

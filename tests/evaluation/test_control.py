@@ -194,7 +194,7 @@ def test_the_report_is_a_table_and_numbers() -> None:
     assert found.samples.in_loop["tone"].mean == (log_q.argmax(1) == asked.asked["tone"]).mean()
     train = {tuple(test.words(row)) for row in range(len(test))}
     copied = [tuple(asked.split.words(row)) in train for row in range(24)]
-    assert found.samples.copied == sum(copied) / 24
+    assert found.samples.copied.mean == sum(copied) / 24
     assert found.transferred.sentences == 20 and list(found.transferred.in_loop) == ["tone"]
     assert found.as_dict()["samples"]["sentences"] == 24
     assert "tone obeyed, by the discriminator in the loop" in found.rows()

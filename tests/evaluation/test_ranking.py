@@ -13,7 +13,8 @@ import pytest
 
 from pyro_nlp.data import TrecQA
 from pyro_nlp.evaluation import compare_rankings, rank_questions
-from pyro_nlp.evaluation.ranking import MEASURES, Keep, Ranking, _sign_flips
+from pyro_nlp.evaluation.intervals import sign_flips
+from pyro_nlp.evaluation.ranking import MEASURES, Keep, Ranking
 
 SCORES = np.array([0.9, 0.8, 0.1, 0.5, 0.7, 0.3, 0.2, 0.4])
 LABELS = np.array([0, 1, 1, 1, 0, 1, 0, 0])
@@ -161,7 +162,7 @@ def test_bootstrap_intervals_are_as_wide_as_the_standard_error_says_and_seeded()
 def test_memory_is_bounded_without_changing_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     ranking = with_values(np.random.default_rng(1).random(40))
     before = ranking.intervals(100), compare_rankings(ranking, with_values(np.full(40, 0.5)), permutations=99).map
-    monkeypatch.setattr("pyro_nlp.evaluation.ranking.DRAWS", 200)
+    monkeypatch.setattr("pyro_nlp.evaluation.intervals.DRAWS", 200)
     after = ranking.intervals(100)
     assert after == before[0]
     assert compare_rankings(ranking, with_values(np.full(40, 0.5)), permutations=99).map.low == before[1].low
@@ -171,7 +172,7 @@ def test_signs_are_flipped_as_an_enumeration_would() -> None:
     difference = np.array([0.3, -0.1, 0.2, 0.25, 0.0, 0.15, -0.05, 0.1])
     sums = [abs(np.dot(signs, difference)) for signs in itertools.product([-1, 1], repeat=8)]
     wanted = np.mean([s >= abs(difference.sum()) - 1e-9 for s in sums])
-    (found,) = _sign_flips(difference[:, None], 20_000, 0)
+    (found,) = sign_flips(difference[:, None], 20_000, 0)
     assert found == pytest.approx(wanted, abs=4.5 * math.sqrt(wanted * (1 - wanted) / 20_000))
 
 
@@ -199,7 +200,7 @@ def test_rankings_are_compared_question_by_question() -> None:
 
 def test_the_p_value_is_uniform_where_there_is_no_difference() -> None:
     rng = np.random.default_rng(0)
-    p = [_sign_flips(rng.standard_normal((30, 1)), 199, seed)[0] for seed in range(400)]
+    p = [sign_flips(rng.standard_normal((30, 1)), 199, seed)[0] for seed in range(400)]
     assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=4.5 * math.sqrt(0.05 * 0.95 / 400))
 
 

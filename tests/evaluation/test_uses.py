@@ -1,4 +1,4 @@
-"""Uses of a latent space: BLEU, perplexity of what is written and diversity, against closed forms."""
+"""Uses of a latent space: BLEU, perplexity of what is written, against closed forms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pyro_nlp.data.batches import EOS, PAD
 from pyro_nlp.data.splits import TextSplit
 from pyro_nlp.evaluation import (
     as_split,
-    diversity,
     forward_perplexity,
     importance_nll,
     interpolant_perplexity,
@@ -187,33 +186,3 @@ def test_judging_leaves_the_language_model_as_it_was() -> None:
     before = parameters(model)
     forward_perplexity(model, text(9))
     assert same(before, parameters(model)) and model.training
-
-
-# ---- diversity ---------------------------------------------------------------------------------------------------
-
-
-def test_one_sentence_over_and_over_is_not_diverse() -> None:
-    found = diversity(split(*[[5, 6, 7, 8]] * 10))
-    assert (found.distinct_1, found.distinct_2) == (4 / 40, 3 / 30)
-    assert found.self_bleu == pytest.approx(100, rel=1e-12)
-
-
-def test_distinct_words_and_pairs_are_counted_within_sentences() -> None:
-    found = diversity(split([5, 6, 5, 6], [], [6, 5], [7]))
-    assert (found.distinct_1, found.distinct_2) == (3 / 7, 2 / 4)
-
-
-def test_self_bleu_is_that_of_each_sentence_against_all_others() -> None:
-    # words, pairs ... of the first that another sentence has: 4 of 5, 3 of 4, 2 of 3, 1 of 2; the second likewise;
-    # the third shares one word with them and no pair, for which smoothing counts 1/2, 1/4 and 1/8 of an n-gram
-    alike, apart = (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4), (1 / 5 * 1 / 8 * 1 / 12 * 1 / 16) ** (1 / 4)
-    found = diversity(split([5, 6, 7, 8, 9], [5, 6, 7, 8, 10], [11, 12, 13, 14, 5]))
-    assert found.self_bleu == pytest.approx(100 * (2 * alike + apart) / 3, rel=1e-9)
-
-
-def test_self_bleu_is_taken_of_a_subset_and_of_sentences_with_words() -> None:
-    same_words, other = [5, 6, 7, 8], [9, 10, 11, 12]
-    assert diversity(split(*[same_words] * 3, [], [])).self_bleu == pytest.approx(100, rel=1e-12)
-    assert math.isnan(diversity(split(same_words, [])).self_bleu)
-    halves = [diversity(split(*[same_words] * 20, *[other] * 20), subset=2, seed=s).self_bleu for s in range(20)]
-    assert {round(value) for value in halves} == {0, 100}
