@@ -132,8 +132,7 @@ def compressions(options: argparse.Namespace, run: Run) -> Answer:
         )
     corpus, guide = run.corpus, run.guide
     assert isinstance(corpus, PairCorpus) and guide is not None
-    if options.method == "ancestral":
-        raise ValueError("compressions are searched for, --method greedy or beam; --draws N draws some beside")
+    _refuse_unread(options)
     texts, words, references = _asked(options, corpus)
     split = source_split(words, corpus.vocabulary)
     method: Search = options.method or "beam"
@@ -150,6 +149,24 @@ def compressions(options: argparse.Namespace, run: Run) -> Answer:
     ids = corpus.vocabulary.encode([word for row in words for word in row]).tolist()
     unknown = [word for word, i in zip((w for row in words for w in row), ids, strict=True) if i == UNK]
     return Answer(made, method, draws, list(dict.fromkeys(unknown)))
+
+
+def _refuse_unread(options: argparse.Namespace) -> None:
+    """Refuse options of other kinds that would do nothing here."""
+    if options.method == "ancestral":
+        raise ValueError("compressions are searched for, --method greedy or beam; --draws N draws some beside")
+    if options.temperature != 1:
+        raise ValueError(
+            "--temperature is of ancestral sampling: compressions are searched for, --method greedy or beam, and those "
+            "of --draws N come from q as it is, whose probabilities are shown; leave it out"
+        )
+    if options.count is not None and (options.sentence or options.sentences is not None):
+        raise ValueError(
+            "--count is how many sentences of test are compressed: leave it out beside sentences of your own; "
+            "--draws N shows several compressions of each"
+        )
+    if options.attribute:
+        raise ValueError("--attribute is of samples and transfers: compressions are not written to order")
 
 
 def _compressed(

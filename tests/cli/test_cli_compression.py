@@ -100,6 +100,10 @@ def test_sentences_are_read_from_standard_input(compressed: Path) -> None:
         (["--sentences", "none.txt"], "none.txt: No such file or directory"),
         (["--what", "samples"], "SentenceCompression compresses sentences: it has no samples"),
         (["--method", "ancestral"], "compressions are searched for, --method greedy or beam"),
+        (["--temperature", "0.5", "--draws", "4"], "--temperature is of ancestral sampling: compressions are searched"),
+        (["--count", "2", "--sentence", "Return the list."], "--count is how many sentences of test are compressed"),
+        (["--count", "2", "--sentences", "sentences.txt"], "--draws N shows several compressions of each"),
+        (["--attribute", "tone=good"], "--attribute is of samples and transfers: compressions are not written"),
     ],
 )
 def test_a_compression_says_in_a_line_what_it_lacks(
