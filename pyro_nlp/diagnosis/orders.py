@@ -5,19 +5,17 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-import torch
-
 from pyro_nlp.diagnosis.blocks import Block, Cell, Grid, Step, Steps
 from pyro_nlp.diagnosis.subject import LeftOut, Subject
 from pyro_nlp.diagnosis.written import LONGEST, middling
-from pyro_nlp.evaluation.controlling import has_attributes, read_attributes, transfer, write_to_order
+from pyro_nlp.evaluation.controlling import classes_told, names_told, read_attributes, transfer, write_to_order
 
 CODES, MOST, SENTENCES = 8, 12, 12
 """Codes of the grid, combinations of classes at most, sentences that are transferred."""
 LEAD = (
     "A row is a code z, a column what was asked for: along a row what is said should stay and how should change, and "
-    "down a column the other way round. In brackets what the discriminator of the run says of the sentence; it taught "
-    "the model and is no judge of it."
+    "down a column the other way round. In brackets what the run itself says of the sentence, by q(c | x); it was "
+    "trained with the model and is no judge of it."
 )
 
 
@@ -41,29 +39,27 @@ class Orders:
 
 
 def has_orders(subject: Subject) -> bool:
-    """Whether a run writes to order."""
-    return has_attributes(subject.model)
+    """Whether a run writes to order, and from a code."""
+    return subject.run.guide is not None and bool(classes_told(subject.model))
 
 
 def orders(subject: Subject) -> Orders:
     """The grid, from codes of the prior, and some sentences of middling length transferred."""
     if not has_orders(subject):
-        raise LeftOut("the model has no attributes")
+        raise LeftOut("the model is told no class beside a code")
     model, guide, split = subject.model, subject.own_guide, subject.texts
-    names = subject.run.corpus.attributes
-    every = list(itertools.product(*(range(k) for k in model.attributes.values())))
+    names = {site: classes for site, (_, classes) in names_told(subject.run).items()}
+    every = list(itertools.product(*(range(k) for k in classes_told(model).values())))
     columns = every[:MOST]
-    torch.manual_seed(subject.protocol.seed)
-    z = torch.randn(CODES, model.latent, device=model.zero.device)
     written, said = [], []
     for classes in columns:
-        asked = dict(zip(model.attributes, classes, strict=True))
-        found = write_to_order(model, CODES, asked, z=z, max_length=LONGEST).split
+        asked = dict(zip(names, classes, strict=True))
+        found = write_to_order(model, CODES, asked, seed=subject.protocol.seed, max_length=LONGEST).split
         log_q = read_attributes(model, guide, found)
         written.append(subject.lines([found.words(i) for i in range(CODES)]))
         best = {name: value.argmax(1) for name, value in log_q.items()}
         said.append([", ".join(names[name][best[name][i]] for name in best) for i in range(CODES)])
-    titles = [", ".join(names[a][c] for a, c in zip(model.attributes, classes, strict=True)) for classes in columns]
+    titles = [", ".join(names[a][c] for a, c in zip(names, classes, strict=True)) for classes in columns]
     part = split.take(middling(split, subject.protocol.seed)[:SENTENCES])
     moved = transfer(model, guide, part, seed=subject.protocol.seed, max_length=LONGEST)
     first = next(iter(moved.asked))

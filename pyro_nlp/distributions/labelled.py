@@ -250,9 +250,12 @@ def refuse_unseen(
     if counts.any() and counts.all():
         return
     missing = f"of the class '{names[int(counts.argmin())]}'" if counts.any() else "at all"
+    cure = ", or more supervision" if share < 1 else ""
+    if labels is None or not (labels >= 0).any():
+        cure = ", or set supervision to 0 and leave KnownLabels out" if hasattr(owner, "supervision") else ""
     raise ValueError(
         f"{type(owner).__name__} wants labels of '{respect}', and sees none {missing} in the train split of "
-        f"{corpus.called}: choose a corpus that has them" + (", or more supervision" if share < 1 else "")
+        f"{corpus.called}: choose a corpus that has them{cure}"
     )
 
 

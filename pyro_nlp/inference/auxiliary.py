@@ -180,7 +180,10 @@ class KnownLabels(Auxiliary):
             known = ", ".join(f"'{n}'" for n in terms.sites) or "none"
             return f"it reads the site '{self.site}'; the latents are {known}"
         if not isinstance(terms.sites[self.site].q, Pinned):
-            return f"no label of '{self.site}' is seen: set the guide's supervision above 0"
+            return (
+                f"no label of '{self.site}' is seen: set the guide's supervision above 0, if the corpus has labels, or "
+                "leave this loss out (--strategy.auxiliary '[]')"
+            )
         return None
 
     def loss(self, objective: Objective, terms: Terms, batch: Batch, state: nn.Module | None) -> Tensor:

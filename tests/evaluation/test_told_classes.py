@@ -15,6 +15,9 @@ from pyro_nlp.commands.generate import generate_options, write
 from pyro_nlp.data import Corpus, Vocabulary
 from pyro_nlp.data.batches import EOS
 from pyro_nlp.data.splits import TextSplit
+from pyro_nlp.diagnosis.orders import CODES, has_orders, orders
+from pyro_nlp.diagnosis.subject import Protocol, Subject
+from pyro_nlp.diagnosis.written import LONGEST
 from pyro_nlp.evaluation.controlling import classes_told, names_told, read_attributes, transfer, write_to_order
 from pyro_nlp.inference.fit import Run
 from pyro_nlp.inference.terms import terms
@@ -194,3 +197,24 @@ def test_a_model_that_is_told_nothing_takes_no_orders(capsys: pytest.CaptureFixt
     assert classes_told(run.model) == {} and names_told(run) == {}
     with pytest.raises(ValueError, match="SentenceLM has no attributes to write to order"):
         printed(capsys, run, "--attribute", "mood=sad")
+
+
+@pytest.mark.parametrize("name", ["styled", "stacked"])
+def test_the_report_writes_the_same_code_to_every_class(name: str) -> None:
+    run = run_of(name)
+    split = run.corpus.test
+    subject = Subject.of(name, run, split, np.arange(len(split)), Protocol(seed=2))
+    found = orders(subject)
+    assert found.asked == list(Moods.labels) and found.combinations == 3 and found.transfers
+    if name == "styled":
+        torch.manual_seed(2)
+        z = torch.randn(CODES, LATENT)
+        columns = [write_to_order(run.model, CODES, {"c": k}, z=z, max_length=LONGEST).split for k in range(3)]
+        lines = [subject.lines([column.words(row) for row in range(CODES)]) for column in columns]
+        assert [list(row) for row in zip(*lines, strict=True)] == found.written
+
+
+def test_the_report_has_no_grid_of_a_class_without_a_code() -> None:
+    run = run_of("naive Bayes")
+    subject = Subject.of("bayes", run, run.corpus.test, np.arange(9), Protocol())
+    assert not has_orders(subject)
