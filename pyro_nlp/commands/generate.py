@@ -163,7 +163,10 @@ def _kinds(options: argparse.Namespace, run: Run) -> list[str]:
         raise ValueError(f"{name} has no latents: it writes samples and imputations")
     if asked or not latent:
         return [asked or "samples"]
-    return ["samples", "transfers"] if has_attributes(run.model) else ["samples", "reconstructions", "interpolations"]
+    if has_attributes(run.model):
+        return ["samples", "transfers"]
+    between = [] if len(options.sentence) == 1 else ["interpolations"]  # one sentence has no other end
+    return ["samples", "reconstructions", *between]
 
 
 def _refuse_unread(options: argparse.Namespace, what: list[str]) -> None:

@@ -122,6 +122,8 @@ def test_text_is_generated_in_four_ways(cli: CommandLine, trained: Path) -> None
         "the small cat sees a dog.",
         "this old river leaves.",
     ]
+    alone = json.loads(cli("generate", "vae", *mine[:2], "--json", cwd=trained).worked())
+    assert list(alone) == ["samples", "reconstructions"], "there is nothing between one sentence and none"
     between = ("--what", "interpolations", "--steps", "4")
     written = json.loads(cli("generate", "vae", *between, *mine, cwd=trained).worked())
     assert written["interpolations"][0] == "from  the small cat sees a dog."
