@@ -25,7 +25,7 @@ sentences (686 of SST) with the sentiment changed.
     PPL                of samples, of transfers, by `sentence_lm` on the judge's texts, ends of sentence counted
     unknown            share of the samples' words that it does not know
     copied, new 4-grams  share of samples that stand in train; of their different four-grams that do not
-    distinct, self-BLEU  of samples; see `evaluation.diversity`
+    distinct, self-BLEU  of samples, pairs of words and 500 sentences; see `evaluation.diversity`
     c from z           accuracy of sentiment from the mean of q(z | x), by logistic regression; `commonest`, the share
                        of the commonest class in test
 
@@ -93,7 +93,7 @@ COLUMNS = {
     "unknown": "%",
     "copied": "%",
     "new 4-grams": "%",
-    "distinct": "",
+    "distinct": "%",
     "self-BLEU": "",
     "c from z": "%",
     "commonest": "%",
@@ -210,12 +210,12 @@ def numbers(found: ControlReport, site: str) -> dict[str, float]:
         "unknown": samples.unknown,
         "copied": samples.copied,
         "new 4-grams": samples.new_fourgrams,
+        "distinct": samples.diversity.distinct_2,
     }
     others = {
         "BLEU": moved.bleu,
         "PPL": samples.perplexity,
         "transfer, PPL": moved.perplexity,
-        "distinct": samples.diversity.distinct_2,
         "self-BLEU": samples.diversity.self_bleu,
     }
     known = {"c from z": 100 * probe.accuracy, "c from z error": 100 * probe.standard_error}
