@@ -7,9 +7,9 @@ as a prior that is not trained, scores word by word with the other of two draws 
 over three epochs, a weight of 1 / (share of labels) on log q of what is known. At most 6 epochs, or with fewer pairs as
 many steps, Adam at 0.001, batches of 32, the rate halved twice; the parameters are those with the best validation
 bound, plus -log q of its compressions wherever training had any; of what learns from pairs alone, those with the best
-log q of them alone, as the bound moves more than log q does. A compression has 40 % of the words of its source, rounded up: exactly, and for
-the first results of seed 0 in float32, in which no source of 1 to 199 words has another number, so none of these
-10,000. A learnt length is at most the source's; no row of learnt length was made before that rule.
+log q of them alone, as the bound moves more than log q does. A compression has 40 % of the words of its source, rounded
+up (the first results of seed 0 did so in float32, which gives no source of 1 to 199 words another number). A learnt
+length is at most the source's.
 
 Rows, seeds 0, 1 and 2 (a seed chooses the pairs that are labelled, too):
 
