@@ -102,7 +102,6 @@ def jackknife(measure: Callable[[np.ndarray], float], count: int, blocks: int = 
         return Interval(whole, np.nan, np.nan)
     parts = np.array_split(np.random.default_rng(seed).permutation(count), blocks)
     without = np.array([measure(np.delete(rows, part)) for part in parts])
-    reach = scipy.special.stdtrit(blocks - 1, 0.975) * np.sqrt(
-        (blocks - 1) / blocks * ((without - without.mean()) ** 2).sum()
-    )
+    error = np.sqrt((blocks - 1) * without.var())
+    reach = scipy.special.stdtrit(blocks - 1, 0.975) * error
     return Interval(whole, float(whole - reach), float(whole + reach))
