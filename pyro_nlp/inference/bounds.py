@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from pyro_nlp.data.batches import Batch
 from pyro_nlp.inference.divergence import KL
-from pyro_nlp.inference.dreams import dreamt_log_q, evaluating
+from pyro_nlp.inference.dreams import dreamt_log_q
 from pyro_nlp.inference.estimators import (
     Estimator,
     Marginalize,
@@ -26,7 +26,7 @@ from pyro_nlp.inference.estimators import (
     Signal,
     Subset,
 )
-from pyro_nlp.inference.terms import Scope, Terms, trace_guide
+from pyro_nlp.inference.terms import Terms
 
 if TYPE_CHECKING:
     from pyro_nlp.inference.strategy import Objective
@@ -292,18 +292,5 @@ class WakeSleep(_Importance):
         if self.guide != "sleep":
             parts.append((share * log_q).sum(0).mean())
         if self.guide != "wake":
-            parts.append(_asleep(objective, batch).mean())
+            parts.append(dreamt_log_q(objective.model, objective.guide, batch).mean())
         return _report(terms, value - _zero(sum(parts, torch.zeros(())) / len(parts)))
-
-
-def _asleep(objective: Objective, batch: Batch) -> Tensor:
-    """log q of latents and documents drawn from the model, `[1, documents]`: by its own `dream`, if it has one."""
-    model: Any = objective.model
-    guide = objective.guide
-    if not hasattr(model, "dream"):
-        return dreamt_log_q(model, guide, batch)
-    with torch.no_grad(), evaluating(model):
-        latents, dreamt = model.dream(batch)
-    scope = Scope(1, len(dreamt), dreamt.population, objective.plates)
-    trace = trace_guide(guide, dreamt, scope, {name: value[None] for name, value in latents.items()})
-    return sum((scope.log_prob(trace.nodes[name]) for name in latents), torch.zeros(1, len(dreamt)))

@@ -21,10 +21,10 @@ LONGEST = 60
 def dreamt_log_q(model: Any, guide: Any, batch: Batch) -> Tensor:
     """log q(z | x) of latents and documents drawn from the model, `[1, documents]`; the gradient is the guide's."""
     latents, dreamt = dream(model, batch)
-    scope = Scope(1, len(batch), batch.population, getattr(model, "plates", 1))
+    scope = Scope(1, len(dreamt), dreamt.population, getattr(model, "plates", 1))
     trace = trace_guide(guide, dreamt, scope, {name: value[None] for name, value in latents.items()})
     log_q: Tensor = sum((scope.log_prob(s) for s in trace.nodes.values() if is_latent(s)), torch.zeros(()))
-    return log_q.expand(1, len(batch))
+    return log_q.expand(1, len(dreamt))
 
 
 @torch.no_grad()
@@ -33,8 +33,12 @@ def dream(model: Any, batch: Batch, longest: int = LONGEST) -> tuple[dict[str, T
 
     The model writes as it is judged: without dropout, by running moments. A bag has as many words as the document in
     whose place it is, as the models of bags are given that number; a sentence has at most `longest`. Labels are not
-    written.
+    written. A model that has `dream(batch)` is asked instead.
     """
+    if hasattr(model, "dream"):
+        with evaluating(model):
+            latents, dreamt = model.dream(batch)
+        return latents, dreamt
     text = isinstance(batch, TextBatch)
     latents, sites = _draw(model, batch, unconditioned=not text)
     if isinstance(batch, TextBatch) and hasattr(model, "generate"):

@@ -36,7 +36,7 @@ from pyro_nlp.inference import (
     fit,
     terms,
 )
-from pyro_nlp.inference.bounds import _asleep
+from pyro_nlp.inference.dreams import dreamt_log_q
 from pyro_nlp.models.compression import SentenceCompression
 from pyro_nlp.nn import LSTMDecoder, LSTMEncoder
 from tests.tiny import sharpen, whole
@@ -324,8 +324,7 @@ def test_it_learns_under_bounds_of_many_particles_too(bound: Any) -> None:
 def test_the_gradient_of_sleep_is_that_of_all_that_could_be_dreamt(kind: str) -> None:
     """sum_c p(c) sum_s p(s | c) grad log q(c | s) over the 64 sources of three words."""
     model, guide = programs(*KINDS[kind])
-    copies = PairSplit(TextSplit.from_sentences([[4, 5, 6]] * 1000), text(*[1] * 1000), np.arange(1000))
-    objective = Strategy(bound=WakeSleep(2, "sleep"), discrete=ScoreFunction()).compile(model, guide, whole(copies))
+    copies = whole(PairSplit(TextSplit.from_sentences([[4, 5, 6]] * 1000), text(*[1] * 1000), np.arange(1000)))
     sources = [list(words) for words in product(range(3, WORDS), repeat=3)]
     batch = whole(PairSplit(TextSplit.from_sentences(sources), text(*[1] * 64), np.arange(64)))
     each = every(2)
@@ -336,7 +335,8 @@ def test_the_gradient_of_sleep_is_that_of_all_that_could_be_dreamt(kind: str) ->
     assert weight.sum().item() == pytest.approx(1.0, abs=1e-4)
     wanted = flat((weight * found.sites["c"].log_q).sum(), model, guide)
     torch.manual_seed(2)
-    drawn = torch.stack([flat(_asleep(objective.train(), whole(copies)).mean(), model, guide) for _ in range(60)])
+    asleep = (dreamt_log_q(model.train(), guide.train(), copies).mean() for _ in range(60))
+    drawn = torch.stack([flat(log_q, model, guide) for log_q in asleep])
     directions = torch.stack([wanted, *(wanted * torch.randn(len(wanted)) for _ in range(3))])
     along = drawn @ directions.T
     error = along.std(0) / len(drawn) ** 0.5
