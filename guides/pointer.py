@@ -125,6 +125,17 @@ class _Pointer(Writer):
         place = draw(self._where(hidden, last, ends).squeeze(-2))
         return self.words.expand(*words.shape, -1).gather(-1, place[..., None]).squeeze(-1), state
 
+    def candidates(self, state: Any, words: Tensor, ends: Ends) -> tuple[Tensor, Tensor, Any]:
+        if self.guide.gate is not None:
+            return super().candidates(state, words, ends)
+        hidden, last, state = self._step(state, words)
+        ends = Ends(ends.may[..., None], ends.must[..., None])
+        where = self._where(hidden, last, ends).softmax(-1)  # [..., B, 1, S]
+        same = self.words[:, None] == self.words[..., None]
+        first = ~same.tril(-1).any(-1)  # a word stands for all its places
+        log_p = (where @ same.float()).squeeze(-2).log().masked_fill(~first, -torch.inf)
+        return self.words.expand_as(log_p), log_p, state
+
     def _step(self, state: Any, words: Tensor) -> tuple[Tensor, Tensor, Any]:
         """Read one word: the decoder's state `[..., B, 1, D]`, where the pointer is `[..., B, 1]`, what to remember."""
         left, flat = rows_of(words)

@@ -63,6 +63,17 @@ class Writer(ABC):
         logits, state = self.step(state, words)
         return draw(restrict(logits, ends)), state
 
+    def candidates(self, state: Any, words: Tensor, ends: Ends) -> tuple[Tensor, Tensor, Any]:
+        """Read one word in every sequence, `[..., B]`, and see what may be next.
+
+        Words `[..., B, K]` and their log-probabilities, -inf where one may not be; no word with a chance is there
+        twice. The default as above: all V.
+        """
+        logits, state = self.step(state, words)
+        log_p = restrict(logits, ends).log_softmax(-1)
+        every = torch.arange(log_p.shape[-1], device=log_p.device).expand_as(log_p)
+        return every, log_p.masked_fill(log_p < OUT_OF_REACH / 2, -torch.inf), state
+
 
 class Ends(NamedTuple):
     """Where sequences may end, and where they must, bool, of a shape that broadcasts with that of the words."""
@@ -145,7 +156,7 @@ class Written(TorchDistribution):
             word = torch.full(left, BOS, device=self.writer.device)
             ended, found = torch.zeros_like(word, dtype=torch.bool), []
             for j in range(self.longest + 1):
-                word, state = self.writer.choose(state, word, self._ends(j, 1).at(0))
+                word, state = self.writer.choose(state, word, self.ends(j, 1).at(0))
                 word = word.masked_fill(ended, PAD)
                 ended = ended | (word == EOS)
                 found.append(word)
@@ -220,13 +231,13 @@ class Written(TorchDistribution):
             return (value * allowed).sum(-1).masked_fill(is_padding(value), 0.0)
         inputs = torch.full_like(value, BOS)
         inputs[..., 1:] = value[..., :-1].masked_fill(value[..., :-1] == EOS, PAD)
-        return self.writer.score(inputs, value, self._ends(0, value.shape[-1])).masked_fill(value == PAD, 0.0)
+        return self.writer.score(inputs, value, self.ends(0, value.shape[-1])).masked_fill(value == PAD, 0.0)
 
     def _allowed(self, logits: Tensor, first: int) -> Tensor:
         """Logits `[..., B, J, V]` of the positions from `first` on, with what cannot stand there out of reach."""
-        return restrict(logits, self._ends(first, logits.shape[-2]))
+        return restrict(logits, self.ends(first, logits.shape[-2]))
 
-    def _ends(self, first: int, count: int) -> Ends:
+    def ends(self, first: int, count: int) -> Ends:
         """Of `count` positions from `first` on, `[J]` or `[B, J]`."""
         place = torch.arange(first, first + count, device=self.writer.device)
         if self.lengths is None:

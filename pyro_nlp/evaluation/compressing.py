@@ -15,7 +15,6 @@ from pyro_nlp.data.batches import BOS, EOS, PAD, PairBatch
 from pyro_nlp.data.pairs import PairSplit
 from pyro_nlp.data.splits import Split
 from pyro_nlp.distributions import Written
-from pyro_nlp.distributions.written import OUT_OF_REACH
 from pyro_nlp.evaluation.documents import as_float64, device_of, judging
 from pyro_nlp.evaluation.importance import pareto_smooth
 from pyro_nlp.evaluation.likelihood import perplexity
@@ -194,15 +193,14 @@ def search(q: Written, beam: int) -> Tensor:
     ended = torch.zeros_like(words, dtype=torch.bool)
     written = words.new_empty(*left, 0)
     for j in range(q.longest + 1):
-        logits, state = q.writer.step(state, words)
-        log_q = q._allowed(logits[..., None, :], j).squeeze(-2).log_softmax(-1)
-        log_q = log_q.masked_fill(log_q < OUT_OF_REACH / 2, -torch.inf)
-        stay = torch.full_like(log_q, -torch.inf)
-        stay[..., PAD] = 0.0  # one that has ended goes on as padding, at no cost
-        total = score[..., None] + torch.where(ended[..., None], stay, log_q)  # [K, B, V]
+        found, log_q, state = q.writer.candidates(state, words, q.ends(j, 1).at(0))
+        stay = torch.full_like(log_q[0, 0], -torch.inf)
+        stay[0] = 0.0  # one that has ended goes on as padding, at no cost
+        total = score[..., None] + torch.where(ended[..., None], stay, log_q)  # [K, B, candidates]
         best, flat = total.transpose(0, 1).flatten(1).topk(beam)
         score, flat = best.T, flat.T
-        parent, words = flat.div(total.shape[-1], rounding_mode="floor"), flat % total.shape[-1]
+        parent = flat.div(total.shape[-1], rounding_mode="floor")
+        words = found[parent, place, flat % total.shape[-1]].masked_fill(ended.gather(0, parent), PAD)
         ended = ended.gather(0, parent) | (words == EOS)
         written = torch.cat([written.gather(0, parent[..., None].expand_as(written)), words[..., None]], -1)
         rows = (parent * q.batch + place).flatten()

@@ -93,7 +93,7 @@ def test_a_language_model_scores_without_its_whole_vocabulary(end: float) -> Non
         found = fn.log_prob(each)
         torch.testing.assert_close(found.exp().sum(0), torch.ones(2))
         inputs = torch.cat([torch.full_like(each[..., :1], BOS), each[..., :-1]], -1)
-        ends = fn._ends(0, LONGEST + 1)
+        ends = fn.ends(0, LONGEST + 1)
         plain = Writer.score(writer, inputs, each, ends).masked_fill(each == PAD, 0.0).sum(-1)
         reached = plain > OUT_OF_REACH / 2
         torch.testing.assert_close(found[reached], plain[reached])

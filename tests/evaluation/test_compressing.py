@@ -14,6 +14,7 @@ from pyro_nlp.data import PairSplit, TextSplit, Vocabulary
 from pyro_nlp.data.batches import EOS, PAD, UNK
 from pyro_nlp.data.compression import source_split
 from pyro_nlp.diagnosis.compressions import agreement
+from pyro_nlp.distributions.written import Writer
 from pyro_nlp.evaluation import importance_nll
 from pyro_nlp.evaluation.compressing import Compressions, compress, is_compressor, step_entropy
 from pyro_nlp.evaluation.surface import places, surface
@@ -76,6 +77,17 @@ def test_greedy_takes_the_likeliest_word_at_every_step(kind: str) -> None:
                 allowed = q._allowed(q.writer.logits(inputs), 0)[row, -1]
             assert int(allowed.argmax()) == word
             before.append(word)
+
+
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_what_a_pointer_may_write_next_is_the_words_of_its_source_each_once(place: int) -> None:
+    q = posterior(*programs("pointer, fixed ratio"), sources())
+    words, ends, left = torch.randint(3, WORDS, (2, q.batch)), q.ends(place, 1).at(0), torch.Size([2, q.batch])
+    found, log_p, _ = q.writer.candidates(q.writer.begin(left), words, ends)
+    _, wanted, _ = Writer.candidates(q.writer, q.writer.begin(left), words, ends)
+    times = torch.zeros_like(wanted).scatter_add(-1, found, (log_p > -torch.inf).float())
+    assert found.shape[-1] < WORDS and times.max() == 1
+    torch.testing.assert_close(torch.zeros_like(wanted).scatter_add(-1, found, log_p.exp()), wanted.exp())
 
 
 @pytest.mark.parametrize("kind", KINDS)
