@@ -42,7 +42,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -53,7 +52,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import RESULTS, Row, environment, row, save
-from benchmarks.rows import learnt, read, train, wide, write
+from benchmarks.rows import learnt, read, standard_error, train, wide, write
 from pyro_nlp.data import TextSplit
 from pyro_nlp.evaluation import (
     as_split,
@@ -239,14 +238,6 @@ def rows(table: str) -> Iterator[Row]:
                 seed=seeds[0] if len(seeds) == 1 else None,
                 environment=found[0]["environment"],
             )
-
-
-def standard_error(values: Sequence[float], between_sentences: Sequence[float]) -> float | None:
-    """Of a mean over seeds, which were all judged on the same sentences: their errors do not shrink with more seeds."""
-    parts = [float(np.mean(between_sentences))] if between_sentences else []
-    if len(values) > 1:
-        parts.append(float(np.std(values, ddof=1) / len(values) ** 0.5))
-    return math.hypot(*parts) if parts else None
 
 
 def against_language_model(table: str, name: str, seeds: Sequence[int]) -> np.ndarray:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.common import Row
 
@@ -31,6 +34,14 @@ def learnt(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
                 best = {"epochs to best": entry["epoch"] + 1, "seconds to best": seconds}
                 found |= best | {"valid -ELBO": entry["valid.loss"]}
     return found
+
+
+def standard_error(values: Sequence[float], between_sentences: Sequence[float]) -> float | None:
+    """Of a mean over seeds, which were all judged on the same sentences: their errors do not shrink with more seeds."""
+    parts = [float(np.mean(between_sentences))] if between_sentences else []
+    if len(values) > 1:
+        parts.append(float(np.std(values, ddof=1) / len(values) ** 0.5))
+    return math.hypot(*parts) if parts else None
 
 
 def write(path: Path, measures: Mapping[str, Any]) -> None:
