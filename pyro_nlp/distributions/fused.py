@@ -157,12 +157,11 @@ def _by_chunks(
                 few.copy_(p)
         if not differentiate:
             continue
-        g = logits
-        torch.mm(g, weight, out=d_states[chunk])
+        torch.mm(logits, weight, out=d_states[chunk])
         if same:
-            d_weight.addmm_(g.t(), h, beta=float(start > 0))  # the first product needs no zeros to add to
+            d_weight.addmm_(logits.t(), h, beta=float(start > 0))  # the first product needs no zeros to add to
         elif start == 0:
-            d_weight.copy_(g.t() @ h)
+            d_weight.copy_(logits.t() @ h)
         else:
-            d_weight += g.t() @ h
+            d_weight += logits.t() @ h
     return log_prob[:rows], d_states[:rows], d_weight, d_bias
