@@ -42,8 +42,6 @@ def gaps(subject: Subject) -> InferenceGaps:
 def calibration(subject: Subject) -> Calibration:
     """Ranks of the latents that documents were written from, among the guide's draws given these documents."""
     guide, split, seed = subject.dense_guide, subject.split, subject.protocol.seed
-    if hasattr(subject.model, "dream"):
-        raise LeftOut("it would write sentences word by word, for minutes; simulation_based_calibration does so")
     if isinstance(split, CountSplit) and not reads_words(subject.model, guide, split):
         raise LeftOut(f"{type(guide).__name__} has parameters of each document's own and does not read what is written")
     return asked(lambda: simulation_based_calibration(subject.model, guide, split, SIMULATIONS, DRAWS, BINS, seed))
