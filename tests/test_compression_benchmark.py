@@ -11,8 +11,19 @@ import pytest
 import tests.tiny  # noqa: F401 (PyTorch's first optimiser sets an environment variable, and there it is made)
 from benchmarks import compression
 from benchmarks.common import Row
-from benchmarks.compression import COLUMNS, ROUGE, file, headline_rouge, judge, judge_again, keep, markdown, rows
-from benchmarks.rows import read
+from benchmarks.compression import (
+    COLUMNS,
+    ROUGE,
+    file,
+    half_width,
+    headline_rouge,
+    judge,
+    judge_again,
+    keep,
+    markdown,
+    rows,
+)
+from benchmarks.rows import read, standard_error
 from pyro_nlp import cli
 from pyro_nlp.data.compression import Summarised
 
@@ -92,3 +103,12 @@ def test_a_finished_row_is_judged_again_on_other_test_sets_alone(
     assert "is another run than it was made from" in capsys.readouterr().out
     judge_again(NAME, 0, run.parent / "nowhere")
     assert "its run is not in" in capsys.readouterr().out and read(file(NAME, 0))["gigaword R-1"] == -1.0
+
+
+def test_the_interval_of_a_gain_is_a_t_interval_of_seeds_where_they_are_far_apart() -> None:
+    sentences = np.random.default_rng(0).normal(size=(1, 1000))
+    error = sentences.std(ddof=1) / 1000**0.5
+    assert half_width(sentences) == pytest.approx(1.9623 * error, rel=1e-4)  # t of 999 degrees of freedom
+    seeds = np.array([[-100.0], [0.0], [100.0]]) + sentences
+    assert half_width(seeds) == pytest.approx(4.3027 * 100 / 3**0.5, rel=1e-3)  # t of two
+    assert standard_error([-100.0, 0.0, 100.0], [error]) == pytest.approx((100**2 / 3 + error**2) ** 0.5)
